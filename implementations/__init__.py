@@ -1,0 +1,1 @@
+"""Minimal, tested reimplementations of model inversion attacks and defenses, one file a paper."""

@@ -1,0 +1,1 @@
+"""How the catalog is read and the site is made: catalog model, page generator, MkDocs hook, notebook runner, scaffold."""
