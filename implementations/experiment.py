@@ -189,6 +189,7 @@ class Run:
     says: str
     config: Mapping[str, Any] = field(default_factory=dict)  # Config fields that differ from the method's
     grant: Mapping[str, Any] = field(default_factory=dict)  # oracle options that differ
+    options: Mapping[str, Any] = field(default_factory=dict)  # SettingConfig fields that differ: another victim
     paper: str = ""  # for references: the other paper's id
 
 
@@ -383,6 +384,8 @@ def run_named(experiment: Experiment, setting: Setting, config: Config, name: st
             return run_defended(experiment, setting, setting.target, "the target without a defense", "baseline", config.seed)
         return run_baseline(setting, name, config.seed)
     role, run = experiment.runs[name]
+    if run.options:
+        setting = type(setting)(dataclasses.replace(setting.config, **run.options), setting.device)
     if run.paper:
         other = find(run.paper)
         changed = dataclasses.replace(other.config, seed=config.seed, **run.config)

@@ -103,6 +103,10 @@ def result_of(
         "seeds": list(seeds),
         "runs": runs,
         "claims": claims,
+        "headline": setting.headline,
+        "metrics_help": {
+            name: dataclasses.asdict(metric) for name, metric in {**setting.utility_metrics, **setting.metrics}.items()
+        },
         "samples": setting.samples(shown(experiment, measured[0])),
         "device": device_name(setting.device),
         "versions": versions(),
@@ -143,7 +147,7 @@ def record(paper: str, seeds: Sequence[int] = SEEDS, device: str = "cpu") -> dic
     result = result_of(experiment, setting, measured, seeds)
     image = picture(setting, shown(experiment, measured[0]))
     write_atomically(RESULTS / f"{paper}.png", image)
-    write_atomically(RESULTS / f"{paper}.json", json.dumps(result, indent=1, ensure_ascii=False, allow_nan=True) + "\n")
+    write_atomically(RESULTS / f"{paper}.json", json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     return result
 
 

@@ -1,0 +1,74 @@
+# Everything a contributor types. `make serve` and `make test` set up what they need; repeating them costs seconds.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PORT ?= 8000
+ID ?=
+SETTING ?=
+JOBS ?= 2
+
+export OMP_WAIT_POLICY ?= PASSIVE
+export NO_MKDOCS_2_WARNING ?= 1
+export HF_HUB_OFFLINE ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup serve site test test-fast browser lint check fmt schema results notebooks new-paper clean
+
+help:  ## what there is to type
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; set PYTHON=python3.12, say"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -e '.[data,text,site,dev]'
+	@touch $@
+
+setup: $(STAMP)  ## create .venv and install
+
+serve: $(STAMP)  ## build the site and serve it, following edits
+	@echo "Serving on http://127.0.0.1:$(PORT)/ (Ctrl-C stops)"
+	@$(BIN)/mkdocs serve --quiet --dev-addr 127.0.0.1:$(PORT) --watch papers.yaml --watch docs/results
+
+site: $(STAMP)  ## build the site strictly into site/
+	$(BIN)/mkdocs build --strict --clean
+
+browser:
+	@command -v chromium >/dev/null || test -n "$$INVERSION_ATLAS_NO_BROWSER" || scripts/install-chromium
+
+test: $(STAMP) browser  ## all tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
+
+test-fast: $(STAMP)  ## tests that train nothing and open no browser
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "not slow and not browser"
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+check: lint  ## catalog, lint, staleness; seconds
+	$(BIN)/python -m scripts.catalog check
+	$(BIN)/python -m scripts.catalog format --check
+	$(BIN)/python -m scripts.catalog schema --check
+	$(BIN)/python -m implementations.results --check
+	$(BIN)/python -m scripts.notebooks check
+
+fmt: $(STAMP)  ## format code and papers.yaml, export the schema
+	$(BIN)/ruff check --fix --exit-zero --quiet .
+	$(BIN)/ruff format --quiet .
+	$(BIN)/python -m scripts.catalog format
+	$(BIN)/python -m scripts.catalog schema
+
+results: $(STAMP)  ## measure and record: ID=gmi, or all that are stale
+	$(BIN)/python -m implementations.results $(ID)
+
+notebooks: $(STAMP)  ## run notebooks: ID=gmi, or all that are stale
+	$(BIN)/python -m scripts.notebooks run $(ID)
+
+new-paper: $(STAMP)  ## start a paper: ID=... SETTING=...
+	$(BIN)/python -m scripts.new_paper "$(ID)" "$(SETTING)"
+
+clean:  ## remove the environment and what was built
+	rm -rf $(VENV) site build *.egg-info .pytest_cache .ruff_cache .hypothesis

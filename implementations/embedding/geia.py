@@ -1,0 +1,194 @@
+"""Sentence Embedding Leaks More Information than You Expect: Generative Embedding Inversion Attack to Recover the Whole
+Sentence. Haoran Li, Mingshi Xu, Yangqiu Song. Findings of ACL 2023. https://arxiv.org/abs/2305.03010
+
+GEIA: whoever holds the vector f(x) of a sentence x and may ask the encoder about sentences of their own can train a language
+model to say the sentence. A linear layer aligns the vector with the width of a generative decoder and the result stands in the
+place of the first word's vector; the decoder learns by teacher forcing to continue with the sentence, word by word, up to an
+end mark. Earlier attacks treated words as labels (multi-label classification) and so recovered a set of words; a decoder
+recovers them in order, and with each word knows which ones it has said already.
+
+**Deviations**
+
+1. The decoder is a small GPT trained from scratch on the public sentences with byte-pair pieces learnt from them: no
+   pretrained model ships with this project. The paper fine-tunes GPT-2 or DialoGPT (`--decoder FOLDER` takes one); its code
+   also has a randomly initialised GPT-2.
+2. Adam, learning rate, batch and epochs suit 5,000 sentences and a new model; the authors' code fine-tunes with AdamW at 3e-5
+   in batches of 16 for 10 epochs.
+3. The loss is the mean over the tokens of the sentence and its end mark. The authors' code also counts the padding after it.
+4. Beam search adds logarithms of probabilities and keeps all beams of all sentences in one batch. The authors' code adds
+   probabilities and follows one queue a sentence.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..common import cache
+from ..common.progress import progress
+from ..experiment import Claim, Config, Experiment, Reconstruction, Run, require
+from ..threat_model import Embeddings, Knowledge
+from .decoder import Pretrained, SmallGPT, Tokenizer
+from .setting import EmbeddingSetting
+
+
+@dataclass(frozen=True, kw_only=True)
+class GEIAConfig(Config):
+    """Decoder, training and decoding."""
+
+    decoder: str = ""  # folder of a pretrained causal language model; empty: a small GPT from scratch (paper: DialoGPT)
+    width: int = 128  # width of the small GPT
+    layers: int = 2  # layers of the small GPT
+    heads: int = 4  # attention heads of the small GPT
+    pieces: int = 1500  # size of the byte-pair vocabulary learnt from public texts
+    length: int = 48  # longest sentence in tokens, end mark included; the authors' code: 40
+    epochs: int = 10  # passes over the public sentences; the authors' code: 10
+    batch_size: int = 32  # sentences a step; the authors' code: 16
+    lr: float = 2e-3  # peak learning rate, falling to 0 along a cosine after 5 % warm-up; the authors' code: 3e-5
+    weight_decay: float = 0.01  # AdamW's decay of the weights, as in the authors' code
+    label_smoothing: float = 0.02  # share of a target's probability spread over all tokens, as in the authors' code
+    beams: int = 5  # hypotheses kept while decoding, 1 for greedy; the authors' code: 5
+    condition: bool = True  # False hides the embedding (zeros in its place): what is left is a language model (ablation)
+
+    def __post_init__(self):
+        require(self.width % self.heads == 0, f"width {self.width} must be a multiple of heads {self.heads}")
+        require(min(self.layers, self.epochs, self.batch_size, self.beams) >= 1, "counts must be at least 1")
+        require(self.length >= 2, "length must leave room for a token and the end mark")
+        require(0 <= self.label_smoothing < 1, "label_smoothing must lie in [0, 1)")
+
+
+class Inverter(nn.Module):
+    """The aligning layer and the decoder (the paper's Align(f(x)) and attacker Φ)."""
+
+    def __init__(self, decoder: nn.Module, dimension: int, condition: bool = True):
+        super().__init__()
+        self.decoder, self.align, self.condition = decoder, nn.Linear(dimension, decoder.width), condition
+
+    def first(self, vectors: Tensor) -> Tensor:
+        """The first input (B, 1, W): the aligned embedding (B, D) in the place of a word's vector."""
+        return self.align(vectors if self.condition else torch.zeros_like(vectors)).unsqueeze(1)
+
+    def forward(self, vectors: Tensor, tokens: Tensor) -> Tensor:
+        """Logits (B, T, vocabulary) for each of the tokens (B, T) from the embedding and the true tokens before it."""
+        inputs = torch.cat([self.first(vectors), self.decoder.embed(tokens[:, :-1])], dim=1)  # (B, T, W)
+        return self.decoder(inputs)[0]
+
+
+@torch.no_grad()
+def start_from_whitening(align: nn.Linear, vectors: Tensor, generator: torch.Generator, floor: float = 0.05) -> None:
+    """Sets the aligning layer so that the principal parts of public vectors (P, D) have equal spread and random directions.
+
+    Encoders crowd their vectors into a few directions, and details such as names lie in the others. Standard deviations are
+    not raised above 1 / `floor` of the largest.
+    """
+    centre = vectors.mean(dim=0)
+    _, spread, axes = torch.linalg.svd(vectors - centre, full_matrices=False)
+    white = axes / spread.clamp(min=floor * float(spread[0]))[:, None] * len(vectors) ** 0.5  # (D, D)
+    mix = torch.empty_like(align.weight[:, : len(white)]).normal_(0, 1, generator=generator)
+    align.weight.copy_(0.1 * nn.functional.normalize(mix, dim=1) @ white)
+    align.bias.copy_(-align.weight @ centre)
+
+
+def sequence_loss(logits: Tensor, tokens: Tensor, end: int, smoothing: float = 0.0) -> Tensor:
+    """Teacher forcing: -log P(token t | embedding, tokens before t), mean over all tokens up to the first end mark.
+
+    Logits (B, T, vocabulary), tokens (B, T) that are filled up with end marks.
+    """
+    before = (tokens == end).cumsum(dim=1) - (tokens == end).long()  # end marks strictly before
+    target = tokens.masked_fill(before > 0, -100)
+    return nn.functional.cross_entropy(logits.flatten(0, 1), target.flatten(), label_smoothing=smoothing)
+
+
+@torch.no_grad()
+def decode(model: Inverter, vectors: Tensor, end: int, length: int, beams: int) -> Tensor:
+    """The likeliest sentences found by beam search: token ids (B, length) for vectors (B, D), filled up with end marks.
+
+    Finished hypotheses stay in the beam unchanged; at the end the best mean log-probability a token wins.
+    """
+    count, k = len(vectors), beams
+    logits, past = model.decoder(model.first(vectors))
+    scores, tokens = logits[:, -1].log_softmax(-1).topk(k, dim=-1)  # (B, k)
+    tokens = tokens.reshape(count * k, 1)
+    past = [(keys.repeat_interleave(k, 0), values.repeat_interleave(k, 0)) for keys, values in past]
+    for _ in range(length - 1):
+        done = tokens[:, -1] == end
+        if bool(done.all()):
+            break
+        logits, past = model.decoder(model.decoder.embed(tokens[:, -1:]), past)
+        step = logits[:, -1].log_softmax(-1)  # (B k, vocabulary)
+        stay = torch.full_like(step[:1], -torch.inf)
+        stay[:, end] = 0.0
+        total = scores.reshape(-1, 1) + torch.where(done[:, None], stay, step)
+        scores, flat = total.view(count, -1).topk(k, dim=-1)
+        parent = (flat // step.shape[1] + k * torch.arange(count, device=flat.device)[:, None]).flatten()
+        tokens = torch.cat([tokens[parent], (flat % step.shape[1]).reshape(-1, 1)], dim=1)
+        past = [(keys[parent], values[parent]) for keys, values in past]
+    sizes = ((tokens == end).cumsum(1) == 0).sum(1).view(count, k) + 1
+    best = (scores / sizes).argmax(dim=1) + k * torch.arange(count, device=scores.device)
+    found = torch.full((count, length), end, device=tokens.device, dtype=torch.long)
+    found[:, : tokens.shape[1]] = tokens[best]
+    return found
+
+
+def train(model: Inverter, tokens: Tensor, vectors: Tensor, end: int, config: GEIAConfig, generator: torch.Generator) -> Tensor:
+    """Trains on public token ids (P, T) and vectors (P, D); returns the loss of each epoch (epochs,), nats a token."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    steps = config.epochs * -(-len(tokens) // config.batch_size)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, config.lr, total_steps=steps, pct_start=0.05, anneal_strategy="cos", cycle_momentum=False
+    )
+    lengths = ((tokens == end).cumsum(1) == 0).sum(1) + 1
+    losses = torch.zeros(config.epochs, device=tokens.device)
+    model.train()
+    for epoch in progress(range(config.epochs), "training the decoder", config.epochs):
+        order = torch.randperm(len(tokens), generator=generator, device=generator.device).to(tokens.device)
+        for rows in order.split(config.batch_size):
+            width = int(lengths[rows].max())
+            loss = sequence_loss(model(vectors[rows], tokens[rows, :width]), tokens[rows, :width], end, config.label_smoothing)
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            losses[epoch] += loss.detach() * len(rows) / len(tokens)
+    return losses
+
+
+def fit(public: Sequence[str], vectors: Tensor, config: GEIAConfig) -> tuple[Inverter, Tokenizer, Tensor, float]:
+    """The trained inverter, its tokenizer, the loss of each epoch and the seconds of training; kept on disk by its inputs."""
+    device = vectors.device
+    tokenizer = Tokenizer(public, config.pieces, config.decoder)
+    if config.decoder:
+        decoder: nn.Module = Pretrained(config.decoder)
+    else:
+        decoder = SmallGPT(tokenizer.size, config.width, config.layers, config.heads, config.length)
+    model = Inverter(decoder, vectors.shape[1], config.condition).to(device)
+    tokens = tokenizer.encode(public, config.length, device)
+
+    def build() -> dict[str, Tensor]:
+        generator, start = config.generator(device), time.perf_counter()
+        if not config.decoder:
+            model.decoder.reset(generator)
+        start_from_whitening(model.align, vectors, generator)
+        losses = train(model, tokens, vectors, tokenizer.end, config, generator)
+        seconds = torch.tensor(time.perf_counter() - start, device=device)
+        return {**{f"model.{name}": value for name, value in model.state_dict().items()}, "losses": losses, "seconds": seconds}
+
+    kept = cache.cached("geia", "implementations.embedding.geia", [config, tokens, vectors], build, device)
+    model.load_state_dict({name[6:]: value for name, value in kept.items() if name.startswith("model.")})
+    return model.eval(), tokenizer, kept["losses"], float(kept["seconds"])
+
+
+def attack(oracle: Embeddings, knowledge: Knowledge, config: GEIAConfig) -> Reconstruction:
+    """A sentence for each observed vector, by a decoder trained on public sentences and the encoder's vectors of them."""
+    public = list(knowledge.public_texts)
+    model, tokenizer, losses, seconds = fit(public, oracle(public), config)
+    batches = oracle.observed.split(256)
+    tokens = torch.cat([decode(model, batch, tokenizer.end, config.length, config.beams) for batch in batches])
+    return Reconstruction(
+        tokenizer.decode(tokens),
+        history={"loss": losses.tolist()},
+        notes={"training_seconds": seconds, "parameters": sum(p.numel() for p in model.parameters())},
+    )

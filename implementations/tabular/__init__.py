@@ -1,0 +1,1 @@
+"""Setting `tabular`: a model over records with named attributes is exposed; sensitive attributes of people are inferred."""

@@ -1,0 +1,94 @@
+"""The MkDocs hook: hands generated pages over, fills slots, cleans notebooks. Everything else is in the other modules."""
+
+import logging
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+ROOT = Path(__file__).resolve().parents[2]
+if str(ROOT) not in sys.path:  # the mkdocs command, unlike python -m mkdocs, does not look for packages here
+    sys.path.insert(0, str(ROOT))
+
+from mkdocs.exceptions import PluginError  # noqa: E402
+from mkdocs.plugins import event_priority  # noqa: E402
+from mkdocs.structure.files import File  # noqa: E402
+from mkdocs.structure.toc import get_toc  # noqa: E402
+from mkdocs.utils import get_relative_url  # noqa: E402
+
+from scripts.site.atlas import read_atlas  # noqa: E402
+from scripts.site.generate import fill, generate, link_repository, repository_paths  # noqa: E402
+from scripts.site.lists import notebook_head  # noqa: E402
+from scripts.site.notebook_html import clean, first_heading, join  # noqa: E402
+
+log = logging.getLogger("mkdocs.hooks.atlas")
+state = SimpleNamespace(atlas=None, root=ROOT)
+
+
+def is_notebook(page) -> bool:
+    return page.file.src_uri.endswith(".ipynb")
+
+
+def on_config(config):
+    state.root = Path(config.config_file_path).resolve().parent
+    return config
+
+
+@event_priority(100)  # before mkdocs-jupyter, which wraps the files that it finds
+def on_files(files, config):
+    try:
+        state.atlas = read_atlas(state.root, Path(config.docs_dir), config.repo_url)
+    except ValueError as error:
+        raise PluginError(str(error)) from error
+    for path, content in generate(state.atlas).items():
+        files.append(File.generated(config, path, content=content))
+    return files
+
+
+def on_page_markdown(markdown, page, config, files):
+    if is_notebook(page):
+        return ""
+    for path in repository_paths(markdown):
+        if path and not (state.root / path).exists():
+            log.warning(f"{page.file.src_uri} links to repo:{path}, which does not exist")
+    return link_repository(fill(markdown, state.atlas), state.atlas)
+
+
+def on_page_content(html, page, config, files):
+    if not is_notebook(page):
+        return html
+    source = page.file.src_uri
+    folder, _, name = source.rpartition("/")
+    paper = name.removesuffix(".ipynb")
+
+    def resolve(path: str) -> str | None:
+        target = files.get_file_from_path(join(folder, path))
+        return None if target is None else get_relative_url(target.url, page.url)
+
+    done = clean(html, resolve)
+    for problem in done.problems:
+        log.warning(f"{source} {problem}")
+    for file, content in done.files.items():
+        files.append(File.generated(config, f"{folder}/{paper}/{file}", content=content))
+    page.toc = get_toc(nested(done.headings))
+    page.title = first_heading(done) or paper
+    page.meta = {"title": notebook_title(page.title), "hide": ["navigation"], "search": {"boost": 0.5}}
+    return notebook_head(state.atlas, paper) + done.html
+
+
+def notebook_title(title: str) -> str:
+    """The theme writes titles into HTML unescaped."""
+    escaped = title.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return f"{escaped} (notebook)"
+
+
+def nested(headings):
+    """Headings as the tree that MkDocs makes its table of contents from."""
+    root: list[dict] = []
+    stack: list[tuple[int, list[dict]]] = [(0, root)]
+    for level, name, words in headings:
+        while stack[-1][0] >= level:
+            stack.pop()
+        token = {"level": level, "id": name, "name": words, "children": []}
+        stack[-1][1].append(token)
+        stack.append((level, token["children"]))
+    return root

@@ -1,0 +1,178 @@
+"""The list of all papers, the list of notebooks, the taxonomy, and the numbers and pictures of the home page."""
+
+from collections.abc import Mapping
+from itertools import groupby
+from typing import Any
+
+from ..vocabulary import VOCABULARIES
+from .atlas import FACETS, Atlas, byline, short_name, terms_of
+from .markup import anchor, block, external, front_matter, link, shorten, table, text
+from .paper_page import status, term_link
+from .recorded import verdicts
+
+TAXONOMY = {
+    "kind": ("Kinds of work", "What a paper is: an attack, a defense, a measurement."),
+    "setting": ("Settings", "Which system is attacked, and what of it is exposed."),
+    "modality": ("Modalities", "Which kind of private data is at stake."),
+    "access": ("Access", "What the adversary sees. In the code each is an oracle that answers exactly this."),
+    "goal": ("Goals", "What the adversary tries to rebuild."),
+    "knowledge": ("Knowledge", "What the adversary may assume besides its access."),
+    "adversary": ("Adversaries", "Who the adversary is."),
+    "approach": ("Approaches", "How the attack or defense goes about it."),
+    "technique": ("Techniques", "The tools that the methods are built from."),
+    "venue": ("Venues", "Where the papers appeared."),
+}
+
+
+def here(atlas: Atlas, entry: Any) -> str:
+    """Badges of a paper in a list."""
+    return " ".join(status(atlas, entry))
+
+
+def papers_index(atlas: Atlas) -> str:
+    """Markdown of papers/index.md: every paper, newest first."""
+    ordered = sorted(atlas.entries, key=lambda entry: (-entry.year, short_name(entry).lower()))
+    parts = [
+        front_matter("Papers", hide=["navigation"], description="All papers of the catalog by year.", search={"exclude": True}),
+        f"# Papers\n\nAll {len(ordered)} papers of the catalog, newest first. "
+        "By threat model, technique or venue they are sorted in the [taxonomy](../taxonomy/index.md).",
+    ]
+    for year, entries in groupby(ordered, key=lambda entry: entry.year):
+        rows = []
+        for entry in entries:
+            name = f"[**{text(short_name(entry))}**]({entry.id}.md)"
+            title = "" if short_name(entry) == entry.title else f"<br>{text(entry.title)}"
+            who = f"<br><small>{text(byline(entry))}</small>"
+            venue = link(entry.venue, f"../taxonomy/venue.md#{anchor(entry.venue)}") if entry.venue else ""
+            access = " ".join(term_link("access", term) for term in terms_of(entry, "access"))
+            kind = " ".join(term_link("kind", term) for term in terms_of(entry, "kind"))
+            rows.append((name + title + who, venue, f"{kind} {access}".strip(), here(atlas, entry)))
+        parts.append(f"## {year}\n\n" + block("ia-papers", table(("Paper", "Venue", "Kind and access", "Here"), rows)))
+    return "\n\n".join(parts) + "\n"
+
+
+def notebooks_index(atlas: Atlas) -> str:
+    """Markdown of notebooks/index.md."""
+    rows = []
+    for entry in atlas.entries:
+        if entry.id in atlas.notebooks:
+            name = f"[**{text(short_name(entry))}**]({entry.id}.ipynb)<br>{text(shorten(entry.title, 90))}"
+            load = f'<a class="ia-button" href="{entry.id}/{entry.id}.ipynb" download>Download</a>'
+            colab = external("Open in Colab", atlas.colab(entry.id), "ia-button ia-button--colab")
+            rows.append((name, link("paper page", f"../papers/{entry.id}.md"), f"{load} {colab}"))
+    body = block("ia-papers", table(("Notebook", "About", "Run it"), rows)) if rows else "None is committed yet."
+    return (
+        front_matter("Notebooks", hide=["navigation"], description="Notebooks that show each method at work.", search={"exclude": True})
+        + "\n# Notebooks\n\nEach notebook imports an implementation and shows what it does: the threat model, one call, the picture, the "
+        "numbers against the baselines, one ablation. They are committed executed; on a laptop each takes about a minute.\n\n" + body + "\n"
+    )
+
+
+# --- taxonomy ------------------------------------------------------------------------------------------------------------
+
+
+def by_term(atlas: Atlas, facet: str) -> dict[str, list[Any]]:
+    """The entries of each term in use, newest first."""
+    found: dict[str, list[Any]] = {}
+    for entry in sorted(atlas.entries, key=lambda entry: (-entry.year, short_name(entry).lower())):
+        for term in terms_of(entry, facet):
+            found.setdefault(term, []).append(entry)
+    return found
+
+
+def taxonomy_index(atlas: Atlas) -> str:
+    """Markdown of taxonomy/index.md."""
+    cards = []
+    for facet in FACETS:
+        title, says = TAXONOMY[facet]
+        used = by_term(atlas, facet)
+        terms = [term for term in VOCABULARIES[facet] if term in used]
+        shown = " ".join(f"{link(term, f'{facet}.md#{anchor(term)}', 'ia-term')}" for term in terms[:14])
+        more = f" [and {len(terms) - 14} more]({facet}.md)" if len(terms) > 14 else ""
+        cards.append(block("ia-card", f"### [{text(title)}]({facet}.md)\n\n{text(says)}\n\n{shown}{more}"))
+    return (
+        front_matter("Taxonomy", hide=["navigation", "toc"], description="The closed vocabularies by which papers are sorted.")
+        + "\n# Taxonomy\n\nEvery paper is described in the same closed vocabularies. Each term has one definition, and the same terms "
+        "filter the command line: `python -m implementations list --access label-only`.\n\n"
+        + block("ia-cards ia-cards--two", "\n\n".join(cards))
+        + "\n"
+    )
+
+
+def taxonomy_page(atlas: Atlas, facet: str) -> str:
+    """Markdown of taxonomy/<facet>.md: terms in use with their papers, then the rest."""
+    title, says = TAXONOMY[facet]
+    used = by_term(atlas, facet)
+    vocabulary: Mapping[str, str] = VOCABULARIES[facet]
+    parts = [
+        front_matter(title, hide=["navigation"], description=says),
+        f"# {text(title)}\n\n{text(says)} All vocabularies: [taxonomy](index.md).",
+    ]
+    for term, definition in vocabulary.items():
+        if term in used:
+            parts.append(f"## {text(term)} {{ #{anchor(term)} }}\n\n{text(definition)}\n\n{term_papers(atlas, used[term])}")
+    unused = [(f'<span id="{anchor(term)}">{text(term)}</span>', text(says)) for term, says in vocabulary.items() if term not in used]
+    if unused:
+        parts.append("## Terms without a paper yet\n\n" + block("ia-scroll", table(("Term", "Definition"), unused)))
+    return "\n\n".join(parts) + "\n"
+
+
+def term_papers(atlas: Atlas, entries: list[Any]) -> str:
+    lines = []
+    for entry in entries:
+        name = f"[**{text(short_name(entry))}**](../papers/{entry.id}.md)"
+        lines.append(f"- {name} {text(entry.title)} <small>{text(entry.venue or '')} {entry.year}</small> {here(atlas, entry)}")
+    return block("ia-list", "\n".join(lines), "section", " data-search-exclude")
+
+
+# --- home ----------------------------------------------------------------------------------------------------------------
+
+
+def counted(atlas: Atlas) -> str:
+    """The numbers of the home page."""
+    held = sum(verdicts(result)[0] for result in atlas.results.values())
+    checked = sum(verdicts(result)[1] for result in atlas.results.values())
+    implemented = [entry for entry in atlas.entries if entry.id in atlas.modules]
+    settings = {term for entry in atlas.entries for term in terms_of(entry, "setting")} - {"any"}
+    numbers = [
+        (len(atlas.entries), "paper" if len(atlas.entries) == 1 else "papers", "papers/index.md"),
+        (len(implemented), "that run here", "papers/index.md"),
+        (len(settings), "setting" if len(settings) == 1 else "settings", "taxonomy/setting.md"),
+    ]
+    if checked:
+        numbers.append((f"{held} of {checked}", "claims reproduced at toy scale", "about.md#claims"))
+    cells = "\n".join(f"- [**{value}** {text(label)}]({page})" for value, label, page in numbers)
+    return block("ia-numbers", cells)
+
+
+def gallery(atlas: Atlas, limit: int = 6) -> str:
+    """Recorded pictures as cards: one of each setting first, in the catalog's order."""
+    first, rest, seen = [], [], set()
+    for entry in atlas.entries:
+        if entry.id in atlas.pictures and entry.id in atlas.modules:
+            setting = atlas.modules[entry.id].setting
+            (rest if setting in seen else first).append(entry)
+            seen.add(setting)
+    chosen = [*first, *rest][:limit]
+    if not chosen:
+        return ""
+    cards = []
+    for entry in chosen:
+        width, height = atlas.pictures[entry.id]
+        alt = text(f"Reconstructions by {short_name(entry)}")
+        image = f"![{alt}](results/{entry.id}.png){{ width={width} height={height} loading=lazy }}"
+        about = f"**{text(short_name(entry))}** <small>{text(entry.venue or '')} {entry.year}</small>"
+        sees = ", ".join(text(term) for term in terms_of(entry, "access"))
+        cards.append(f"- [{image}](papers/{entry.id}.md)\n\n    [{about}](papers/{entry.id}.md)<br>{sees}")
+    return block("ia-gallery", "\n\n".join(cards))
+
+
+
+
+def notebook_head(atlas: Atlas, paper: str) -> str:
+    """The line above a notebook, as HTML of the page notebooks/<id>/: what it belongs to, download, Colab."""
+    entry = atlas.by_id.get(paper)
+    about = f'<a class="ia-back" href="../../papers/{paper}/">{text(short_name(entry))}: paper page</a>' if entry else ""
+    load = f'<a class="ia-button" href="{paper}.ipynb" download>Download .ipynb</a>'
+    colab = external("Open in Colab", atlas.colab(paper), "ia-button ia-button--colab")
+    return f'<p class="ia-notebook-head ia-buttons">{about} {load} {colab}</p>\n'

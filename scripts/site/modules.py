@@ -1,0 +1,273 @@
+"""What the site tells of a module, read from its source. Nothing is imported, so that a build does not wait for torch."""
+
+import ast
+import re
+import tokenize
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+NO_SETTING = {"common", "__pycache__"}
+
+
+@dataclass(frozen=True)
+class Option:
+    """A field of a Config: its name, default and meaning, and its value at the paper's scale where that differs."""
+
+    name: str
+    default: str
+    says: str
+    paper_scale: str = ""
+
+
+@dataclass(frozen=True)
+class CheckedClaim:
+    """A claim as its module checks it: the metrics and runs that the check reads, and the check itself."""
+
+    ablation: str
+    run: str
+    check: str
+    metrics: tuple[str, ...]
+    runs: tuple[str, ...]
+    not_reproduced: str = ""
+
+
+@dataclass(frozen=True)
+class Module:
+    """One implementation."""
+
+    paper: str
+    setting: str  # the folder's name
+    path: str  # from the project's root
+    source: str
+    headline: str  # first line of the docstring
+    reference: str  # the paper as the docstring gives it
+    idea: str
+    deviations: tuple[str, ...]
+    config: tuple[Option, ...]
+    claims: dict[str, CheckedClaim]
+    role: str  # attack, defend or measure
+    baselines: tuple[str, ...] | None = None
+    knowledge: tuple[str, ...] = ()
+    against: tuple[str, ...] = ()
+    references: dict[str, str] = field(default_factory=dict)  # run's name -> other paper's id
+
+    @property
+    def lines(self) -> int:
+        return self.source.count("\n")
+
+    @property
+    def name(self) -> str:
+        """The dotted name."""
+        return self.path.removesuffix(".py").replace("/", ".")
+
+
+def read_modules(folder: Path) -> dict[str, Module]:
+    """Every module with an EXPERIMENT in a folder of a setting, by id, sorted; the rule is that of implementations.registry."""
+    found = {}
+    for path in sorted(folder.glob("*/*.py")):
+        if path.parent.name in NO_SETTING or path.stem.startswith("_"):
+            continue
+        source = path.read_text(encoding="utf-8")
+        if "\nEXPERIMENT = " in source:
+            found[path.stem] = read_module(path, source)
+    return dict(sorted(found.items()))
+
+
+def read_settings(folder: Path) -> dict[str, str]:
+    """The docstring of each setting.py, by the folder's name."""
+    found = {}
+    for path in sorted(folder.glob("*/setting.py")):
+        found[path.parent.name] = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    return found
+
+
+def read_module(path: Path, source: str) -> Module:
+    """The facts of one module. Raises ValueError where it has no `EXPERIMENT = Experiment(...)`."""
+    tree = ast.parse(source, filename=str(path))
+    call = experiment_call(tree, path)
+    options = {keyword.arg: keyword.value for keyword in call.keywords if keyword.arg}
+    headline, reference, idea, deviations = split_docstring(ast.get_docstring(tree) or "")
+    functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+    return Module(
+        paper=path.stem,
+        setting=path.parent.name,
+        path=f"{path.parent.parent.name}/{path.parent.name}/{path.name}",
+        source=source,
+        headline=headline,
+        reference=reference,
+        idea=idea,
+        deviations=deviations,
+        config=read_config(path, tree, options.get("config"), items(options.get("paper_scale"))),
+        claims={name: read_claim(value, functions) for name, value in items(options.get("claims")).items()},
+        role=next((role for role in ("attack", "defend", "measure") if role in options), ""),
+        baselines=words(options["baselines"]) if "baselines" in options else None,
+        knowledge=words(options.get("knowledge")),
+        against=words(options.get("against")),
+        references={name: keyword_text(value, "paper") for name, value in items(options.get("references")).items()},
+    )
+
+
+def experiment_call(tree: ast.Module, path: Path) -> ast.Call:
+    for node in tree.body:
+        named = isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "EXPERIMENT" for t in node.targets)
+        if named and isinstance(node.value, ast.Call):
+            return node.value
+    raise ValueError(f"{path}: no EXPERIMENT = Experiment(...)")
+
+
+def items(node: ast.expr | None) -> dict[str, ast.expr]:
+    """The entries of a dict display or dict(...) call whose keys are literal."""
+    if isinstance(node, ast.Dict):
+        pairs = zip(node.keys, node.values, strict=True)
+        return {key.value: value for key, value in pairs if isinstance(key, ast.Constant) and isinstance(key.value, str)}
+    if isinstance(node, ast.Call):
+        return {keyword.arg: keyword.value for keyword in node.keywords if keyword.arg}
+    return {}
+
+
+def words(node: ast.expr | None) -> tuple[str, ...]:
+    """The strings of a literal sequence."""
+    if not isinstance(node, ast.Tuple | ast.List):
+        return ()
+    return tuple(element.value for element in node.elts if isinstance(element, ast.Constant))
+
+
+def keyword_text(node: ast.expr, name: str) -> str:
+    """A literal string keyword of a call, joined where it is written in parts."""
+    if isinstance(node, ast.Call):
+        for keyword in node.keywords:
+            if keyword.arg == name:
+                return literal(keyword.value)
+    return ""
+
+
+def literal(node: ast.expr) -> str:
+    try:
+        return str(ast.literal_eval(node))
+    except ValueError:
+        return ast.unparse(node)
+
+
+# --- docstring -----------------------------------------------------------------------------------------------------------
+
+
+def split_docstring(docstring: str) -> tuple[str, str, str, tuple[str, ...]]:
+    """First line, reference, idea and numbered deviations of a module's docstring."""
+    parts: dict[str, list[str]] = {"reference": [], "idea": [], "deviations": []}
+    first, _, rest = docstring.partition("\n")
+    current = "idea"
+    for line in rest.splitlines():
+        if match := re.match(r"(Paper|Idea|Deviations)\b[.:]?\s*", line):
+            current = {"Paper": "reference", "Idea": "idea", "Deviations": "deviations"}[match.group(1)]
+            line = line[match.end() :]
+        elif not line.strip() and current == "reference":
+            current = "idea"
+        parts[current].append(line)
+    idea = "\n".join(parts["idea"]).strip()
+    reference = " ".join(" ".join(parts["reference"]).split())
+    return first.strip(), reference, idea, tuple(numbered(parts["deviations"]))
+
+
+def numbered(lines: list[str]) -> Iterator[str]:
+    """The items of a numbered list, each on one line."""
+    item: list[str] = []
+    for line in lines:
+        if match := re.match(r"\s*\d+[.)]\s+", line):
+            if item:
+                yield " ".join(item)
+            item = [line[match.end() :].strip()]
+        elif line.strip():
+            item.append(line.strip())
+    if item:
+        yield " ".join(item)
+
+
+# --- configuration -------------------------------------------------------------------------------------------------------
+
+
+@cache
+def parsed(path: Path) -> tuple[ast.Module, dict[int, str]]:
+    """A file's syntax tree and the comment at the end of each line."""
+    source = path.read_text(encoding="utf-8")
+    comments = {
+        token.start[0]: token.string.lstrip("# ").strip()
+        for token in tokenize.generate_tokens(StringIO(source).readline)
+        if token.type == tokenize.COMMENT
+    }
+    return ast.parse(source), comments
+
+
+def read_config(path: Path, tree: ast.Module, made: ast.expr | None, scale: dict[str, ast.expr]) -> tuple[Option, ...]:
+    """The fields of the Config that EXPERIMENT is given, those of its base classes first."""
+    if not isinstance(made, ast.Call) or not isinstance(made.func, ast.Name):
+        return ()
+    parsed.cache_clear()
+    fields = class_fields(path, made.func.id)
+    changed = {keyword.arg: ast.unparse(keyword.value) for keyword in made.keywords if keyword.arg}
+    return tuple(
+        Option(name, changed.get(name, default), says, ast.unparse(scale[name]) if name in scale else "")
+        for name, (default, says) in fields.items()
+    )
+
+
+def class_fields(path: Path, name: str) -> dict[str, tuple[str, str]]:
+    """Default and comment of each annotated field of a class, through base classes, also imported ones."""
+    tree, comments = parsed(path)
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            found: dict[str, tuple[str, str]] = {}
+            for base in node.bases:
+                if isinstance(base, ast.Name):
+                    found |= class_fields(path, base.id)
+            for line in node.body:
+                if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):
+                    default = ast.unparse(line.value) if line.value else ""
+                    found[line.target.id] = (default, comments.get(line.end_lineno or 0, ""))
+            return found
+        if isinstance(node, ast.ImportFrom) and node.level and node.module:
+            for alias in node.names:
+                if (alias.asname or alias.name) == name:
+                    base_folder = path.parents[node.level - 1]
+                    return class_fields(base_folder.joinpath(*node.module.split(".")).with_suffix(".py"), alias.name)
+    return {}
+
+
+# --- claims --------------------------------------------------------------------------------------------------------------
+
+
+def read_claim(node: ast.expr, functions: dict[str, ast.FunctionDef]) -> CheckedClaim:
+    """A Claim(...) call: what its check reads of the method's metrics and of other runs."""
+    keywords = {k.arg: k.value for k in node.keywords if k.arg} if isinstance(node, ast.Call) else {}
+    check: Any = keywords.get("check")
+    shown, body = "", None
+    if isinstance(check, ast.Lambda):
+        arguments, body, shown = check.args, check.body, ast.unparse(check.body)
+    elif isinstance(check, ast.Name) and check.id in functions:
+        body = functions[check.id]
+        arguments, shown = body.args, ast.unparse(body)
+    metrics: dict[str, None] = {}
+    runs: dict[str, None] = {}
+    if body is not None and len(arguments.args) == 2:
+        method, others = (argument.arg for argument in arguments.args)
+        for part in ast.walk(body):
+            if not (isinstance(part, ast.Subscript) and isinstance(part.slice, ast.Constant)):
+                continue
+            key = str(part.slice.value)
+            if isinstance(part.value, ast.Name) and part.value.id == method:
+                metrics[key] = None
+            elif isinstance(part.value, ast.Name) and part.value.id == others:
+                runs[key] = None
+            elif isinstance(part.value, ast.Subscript):
+                metrics[key] = None
+    return CheckedClaim(
+        ablation=literal(keywords["ablation"]) if "ablation" in keywords else "",
+        run=literal(keywords["run"]) if "run" in keywords else "method",
+        check=shown,
+        metrics=tuple(metrics),
+        runs=tuple(runs),
+        not_reproduced=literal(keywords["not_reproduced"]) if "not_reproduced" in keywords else "",
+    )
