@@ -151,9 +151,9 @@ def record(paper: str, seeds: Sequence[int] = SEEDS, device: str = "cpu") -> dic
     return result
 
 
-def load_result(paper: str, folder: Path = RESULTS) -> dict[str, Any] | None:
+def load_result(paper: str, folder: Path | None = None) -> dict[str, Any] | None:
     """A recorded result, or None where there is none. Raises ValueError for a file that is not one."""
-    path = folder / f"{paper}.json"
+    path = (folder or RESULTS) / f"{paper}.json"
     if not path.exists():
         return None
     try:

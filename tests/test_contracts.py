@@ -216,10 +216,27 @@ def test_notebook_is_there_executed_and_fresh(paper):
 
 FACTORIES = {
     getattr(torch, name)
-    for name in (
-        "zeros ones full empty tensor as_tensor arange linspace logspace eye rand randn randint randperm normal empty_strided "
-        "tril_indices triu_indices hann_window"
-    ).split()
+    for name in [
+        "zeros",
+        "ones",
+        "full",
+        "empty",
+        "tensor",
+        "as_tensor",
+        "arange",
+        "linspace",
+        "logspace",
+        "eye",
+        "rand",
+        "randn",
+        "randint",
+        "randperm",
+        "normal",
+        "empty_strided",
+        "tril_indices",
+        "triu_indices",
+        "hann_window",
+    ]
 }
 
 

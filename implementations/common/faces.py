@@ -127,8 +127,12 @@ def identity_error(a: Tensor, b: Tensor) -> Tensor:
     return (a - b).abs().mean(dim=-1)
 
 
-def render(identities: Tensor, nuisances: Tensor, size: int = 32, supersample: int = 2, chunk: int = 512) -> Tensor:
-    """Pictures (B, 3, size, size) in [0, 1] of people (B, P) under circumstances (B, Q)."""
+def render(identities: Tensor, nuisances: Tensor, size: int = 32, supersample: int = 2, chunk: int | None = None) -> Tensor:
+    """Pictures (B, 3, size, size) in [0, 1] of people (B, P) under circumstances (B, Q).
+
+    Each part of the face is evaluated on a grid `supersample` times as fine. `chunk` pictures are drawn at once: 16 on a CPU,
+    where they then stay in its cache, 512 elsewhere. Raises ValueError for wrong shapes or sizes.
+    """
     if identities.ndim != 2 or identities.shape[1] != len(IDENTITY) or nuisances.shape != (len(identities), len(NUISANCE)):
         raise ValueError(
             f"expected people (B, {len(IDENTITY)}) and circumstances (B, {len(NUISANCE)}), "
@@ -136,6 +140,7 @@ def render(identities: Tensor, nuisances: Tensor, size: int = 32, supersample: i
         )
     if size < 8 or supersample < 1:
         raise ValueError(f"size must be at least 8 and supersample at least 1, not {size} and {supersample}")
+    chunk = chunk or (16 if identities.device.type == "cpu" else 512)
     parts = zip(identities.split(chunk), nuisances.split(chunk), strict=True)
     return torch.cat([_render(people, how, size, supersample) for people, how in parts])
 

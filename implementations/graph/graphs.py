@@ -38,26 +38,33 @@ def citation_like(
     generator: torch.Generator,
     nodes: int = 240,
     classes: int = 4,
-    words: int = 160,
+    topics: int = 4,
+    words: int = 320,
     degree: float = 4.0,
     homophily: float = 0.81,
-    topicality: float = 3.0,
+    within_topic: float = 0.7,
+    words_each: float = 18.0,
+    topicality: float = 0.5,
 ) -> LabelledGraph:
     """A contextual stochastic block model with binary words, synthetic.
 
-    Every node has one of `classes` subjects. A pair of nodes is linked with a probability that gives the mean `degree` and a
-    share `homophily` of links within a subject (defaults as in Cora). A word belongs to one subject; papers of this subject use
-    it `topicality` times as often as others, so that words tell of the subject and only through it of the links.
+    Every node has one of `classes` subjects and, inside it, one of `topics`. The mean `degree`, the share `homophily` of links
+    within a subject and the mean number of words `words_each` are Cora's; of the links within a subject the share
+    `within_topic` stays within a topic. A share `topicality` of a node's words comes from its topic's own, the rest from all.
+    Thus words tell of links beyond what the class tells, as citations do.
     """
     device = generator.device
-    labels = torch.arange(nodes, device=device) % classes
-    same = labels[:, None] == labels[None, :]
-    inside = degree * homophily / (nodes / classes - 1)
-    across = degree * (1 - homophily) / (nodes - nodes / classes)
-    chance = torch.where(same, inside, across)
+    topic = torch.arange(nodes, device=device) % (classes * topics)
+    labels = topic % classes
+    same_topic, same = topic[:, None] == topic[None, :], labels[:, None] == labels[None, :]
+    each, subject = nodes / (classes * topics), nodes / classes
+    inside = degree * homophily * within_topic / (each - 1)
+    beside = degree * homophily * (1 - within_topic) / (subject - each)
+    across = degree * (1 - homophily) / (nodes - subject)
+    chance = torch.where(same_topic, inside, torch.where(same, beside, across))
     linked = torch.rand(nodes, nodes, generator=generator, device=device) < chance
-    subject = torch.arange(words, device=device) % classes
-    rate = 0.06 * torch.where(labels[:, None] == subject[None, :], topicality, 1.0)
+    own = topic[:, None] == (torch.arange(words, device=device) % (classes * topics))[None, :]
+    rate = words_each * (topicality * own * classes * topics + (1 - topicality)) / words
     features = (torch.rand(nodes, words, generator=generator, device=device) < rate).float()
     return from_edges(linked.triu(1).nonzero(), features, labels)
 

@@ -1,7 +1,7 @@
 """The catalog papers.yaml: its typed model, checker, loader, formatter and JSON Schema."""
 
 from .catalog import FACETS, REVERSE, Catalog
-from .check import check, load, load_text
+from .checker import check, load, load_text
 from .model import CatalogClaim, Entry, Limitations, Relations, Reported, Taxonomy, ThreatModel
 from .problems import CatalogError, Problem
 

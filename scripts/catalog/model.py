@@ -64,9 +64,8 @@ def plain_text(value: str) -> str:
     if match := HIDDEN.search(value):
         raise wrong(f"plain text is expected; delete the control or invisible character U+{ord(match.group()):04X}")
     if "<" in value and (match := TAG.search(value)):
-        raise wrong(
-            f"plain text without HTML is expected; `{match.group()[:30]}` reads as a tag (less-than has a blank behind it)"
-        )
+        tag = match.group()[:30]
+        raise wrong(f"plain text without HTML is expected; `{tag}` reads as a tag (put blanks round a less-than sign)")
     if ":" in value and (match := SCHEME.search(value)):
         raise wrong(f"`{match.group()}` is not allowed in text or links")
     if "&" in value and (match := ENTITY.search(value)):
@@ -126,7 +125,7 @@ def arxiv_id(value: str) -> str:
     return value
 
 
-def doi(value: str) -> str:
+def doi_name(value: str) -> str:
     """A DOI such as 10.1109/CVPR42600.2020.00033, without an address."""
     plain_text(value)
     if not DOI.fullmatch(value):
@@ -235,6 +234,12 @@ def _pattern(pattern: str, example: str, **more: Any) -> WithJsonSchema:
 
 
 Text = Annotated[str, AfterValidator(plain_text)]
+Person = Annotated[str, AfterValidator(person)]
+Authors = Annotated[tuple[Person, ...], BeforeValidator(as_tuple), AfterValidator(filled), Field(min_length=1)]
+Arxiv = Annotated[str, AfterValidator(arxiv_id), _pattern(r"^(\d{4}\.\d{4,5}|[a-z.A-Z-]+/\d{7})$", "2411.10023")]
+Doi = Annotated[str, AfterValidator(doi_name), _pattern(r"^10\.\d{4,9}", "10.1145/2810103.2813677")]
+OpenReview = Annotated[str, AfterValidator(openreview_id), _pattern(f"^{OPENREVIEW.pattern}$", "rJxtCnN2wB")]
+PublisherLink = Annotated[str, AfterValidator(publisher_link), _pattern("^https?://", "https://www.usenix.org/", format="uri")]
 Link = Annotated[str, AfterValidator(link), _pattern("^https?://", "https://github.com/owner/name", format="uri")]
 PaperId = Annotated[str, AfterValidator(paper_id), _pattern(f"^{ID.pattern}$", "plg_mi")]
 Texts = Annotated[tuple[Text, ...], BeforeValidator(as_tuple), AfterValidator(unique)]
@@ -242,7 +247,7 @@ Links = Annotated[tuple[Link, ...], BeforeValidator(as_tuple), AfterValidator(un
 Ids = Annotated[tuple[PaperId, ...], BeforeValidator(as_tuple), AfterValidator(unique)]
 
 
-def terms(vocabulary: str) -> Any:
+def term_list(vocabulary: str) -> Any:
     """The type of a list of terms without repetition."""
     return Annotated[tuple[Annotated[str, Term(vocabulary)], ...], BeforeValidator(as_tuple), AfterValidator(unique)]
 
@@ -268,7 +273,7 @@ class ThreatModel(Record):
 
     access: term_or_terms("access") = Field(description="What the adversary sees of the model. A list if variants differ.")
     goal: term_or_terms("goal") = Field(description="What the adversary wants to rebuild.")
-    knowledge: terms("knowledge") = Field((), description="What the adversary knows besides.")
+    knowledge: term_list("knowledge") = Field((), description="What the adversary knows besides.")
     adversary: term_or_terms("adversary") = Field(description="Who the adversary is.")
 
 
@@ -276,7 +281,7 @@ class Taxonomy(Record):
     """How the method works, in closed terms."""
 
     approach: term_or_terms("approach") = Field(description="The way it works at large.")
-    techniques: terms("technique") = Field((), description="The building blocks it uses.")
+    techniques: term_list("technique") = Field((), description="The building blocks it uses.")
 
 
 class Relations(Record):
@@ -325,32 +330,19 @@ class Entry(Record):
     id: PaperId = Field(description="lower_snake_case: the method's usual name, else first author, year and a telling word.")
     title: Annotated[str, AfterValidator(title_text)] = Field(description="Title as published, without a full stop.")
     method: Text | None = Field(None, description="Short name of the method.")
-    authors: Annotated[
-        tuple[Annotated[str, AfterValidator(person)], ...],
-        BeforeValidator(as_tuple),
-        AfterValidator(filled),
-        Field(min_length=1),
-    ] = Field(description="All authors in order, each as Given Family.")
+    authors: Authors = Field(description="All authors in order, each as Given Family.")
     year: Annotated[int, AfterValidator(year_number)] = Field(
         description="Year of publication at the venue.", json_schema_extra={"minimum": FIRST_YEAR}
     )
     venue: Annotated[str, Term("venue")] = Field(description="Where it was published.")
-    arxiv: Annotated[str, AfterValidator(arxiv_id), _pattern(r"^(\d{4}\.\d{4,5}|[a-z.A-Z-]+/\d{7})$", "2411.10023")] | None = (
-        Field(None, description="arXiv id without version.")
-    )
-    doi: Annotated[str, AfterValidator(doi), _pattern(r"^10\.\d{4,9}", "10.1145/2810103.2813677")] | None = Field(
-        None, description="DOI, not an address."
-    )
-    openreview: Annotated[str, AfterValidator(openreview_id), _pattern(f"^{OPENREVIEW.pattern}$", "rJxtCnN2wB")] | None = Field(
-        None, description="Id of the OpenReview forum."
-    )
-    url: (
-        Annotated[str, AfterValidator(publisher_link), _pattern("^https?://", "https://www.usenix.org/…", format="uri")] | None
-    ) = Field(None, description="The publisher's page, where no identifier leads to it.")
+    arxiv: Arxiv | None = Field(None, description="arXiv id without version.")
+    doi: Doi | None = Field(None, description="DOI, not an address.")
+    openreview: OpenReview | None = Field(None, description="Id of the OpenReview forum.")
+    url: PublisherLink | None = Field(None, description="The publisher's page, where no identifier leads to it.")
     code: Links = Field((), description="Official code.")
     kind: Annotated[str, Term("kind")] = Field(description="What sort of paper it is.")
     setting: Annotated[str, Term("setting")] = Field(description="What is attacked or defended.")
-    modality: Annotated[terms("modality"), AfterValidator(filled)] = Field(description="The kinds of private data.")
+    modality: Annotated[term_list("modality"), AfterValidator(filled)] = Field(description="The kinds of private data.")
     threat_model: ThreatModel | None = Field(
         None, description="Who attacks, with what, for what; attacks and defenses need it.", validate_default=True
     )

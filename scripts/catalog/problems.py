@@ -8,7 +8,7 @@ MAX_PROBLEMS = 10_000  # a file with more is of another kind; the report says th
 MAX_SEARCHES = 400  # difflib over thousands of ids is slow; beyond this many different words nothing is suggested
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Problem:
     """One problem: where (file, line from 1, entry, field), what was found, what is allowed, and the nearest known word."""
 

@@ -1,8 +1,8 @@
 """YAML text to a tree of nodes with line numbers, in one pass over the parser's events.
 
-Only plain YAML passes: no anchors, aliases, merge keys, tags, directives or second document. Nothing is resolved: a scalar stays
-the author's text with a note whether it was quoted, and the field's type decides how it is read. The pass does not recurse and
-stops at a depth and a size limit, so that hostile text cannot exhaust stack or memory.
+Only plain YAML passes: no anchors, aliases, merge keys, tags, directives or second document. Nothing is resolved: a scalar
+stays the author's text with a note whether it was quoted, and the field's type decides how it is read. The pass does not
+recurse and stops at a depth and a size limit, so that hostile text cannot exhaust stack or memory.
 """
 
 import re
@@ -83,15 +83,11 @@ def parse(text: str, file: str) -> tuple[Node | None, list[Problem]]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-        context = f" {error.context}" if error.context else ""
+        what = ": ".join(part for part in (error.context, error.problem) if part)
         start = f" (begun on line {error.context_mark.line + 1})" if error.context_mark else ""
         lines = text.splitlines()
         found = shown(lines[line - 1].strip()) if line <= len(lines) else "the end of the file"
-        message = (
-            f"broken YAML at column {column}:{context}: {error.problem}{start}"
-            if context
-            else f"broken YAML at column {column}: {error.problem}"
-        )
+        message = f"broken YAML at column {column}: {what}{start}"
         problems.append(Problem(file, line, "", "", found, message))
     except yaml.YAMLError as error:
         problems.append(Problem(file, 1, "", "", "", f"broken YAML: {' '.join(str(error).split())}"))

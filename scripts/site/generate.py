@@ -3,18 +3,23 @@
 import re
 from collections.abc import Callable
 
-from .atlas import FACETS, Atlas
+from ..catalog import FACETS
+from .atlas import Atlas
 from .lists import counted, gallery, notebooks_index, papers_index, taxonomy_index, taxonomy_page
 from .paper_page import paper_page
 
-SLOTS: dict[str, Callable[[Atlas], str]] = {"numbers": counted, "pictures": gallery}
+SLOTS: dict[str, Callable[[Atlas], str]] = {
+    "numbers": counted,
+    "pictures": gallery,
+    "repository": lambda atlas: atlas.repo_url,
+}
 REPOSITORY_LINK = re.compile(r"\]\(repo:([^)\s]*)\)")
 
 
 def generate(atlas: Atlas) -> dict[str, str]:
     """All generated pages by their path in docs/."""
     pages = {"papers/index.md": papers_index(atlas), "notebooks/index.md": notebooks_index(atlas)}
-    pages |= {f"papers/{entry.id}.md": paper_page(atlas, entry) for entry in atlas.entries}
+    pages |= {f"papers/{entry.id}.md": paper_page(atlas, entry) for entry in atlas.catalog}
     pages["taxonomy/index.md"] = taxonomy_index(atlas)
     pages |= {f"taxonomy/{facet}.md": taxonomy_page(atlas, facet) for facet in FACETS}
     return pages

@@ -15,6 +15,7 @@ from mkdocs.structure.files import File  # noqa: E402
 from mkdocs.structure.toc import get_toc  # noqa: E402
 from mkdocs.utils import get_relative_url  # noqa: E402
 
+from scripts.catalog import CatalogError  # noqa: E402
 from scripts.site.atlas import read_atlas  # noqa: E402
 from scripts.site.generate import fill, generate, link_repository, repository_paths  # noqa: E402
 from scripts.site.lists import notebook_head  # noqa: E402
@@ -37,7 +38,7 @@ def on_config(config):
 def on_files(files, config):
     try:
         state.atlas = read_atlas(state.root, Path(config.docs_dir), config.repo_url)
-    except ValueError as error:
+    except (CatalogError, ValueError) as error:
         raise PluginError(str(error)) from error
     for path, content in generate(state.atlas).items():
         files.append(File.generated(config, path, content=content))

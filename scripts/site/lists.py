@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 from itertools import groupby
-from typing import Any
 
+from ..catalog import FACETS, Entry
 from ..vocabulary import VOCABULARIES
-from .atlas import FACETS, Atlas, byline, short_name, terms_of
+from .atlas import Atlas, byline, short_name
 from .markup import anchor, block, external, front_matter, link, shorten, table, text
 from .paper_page import status, term_link
 from .recorded import verdicts
@@ -24,14 +24,14 @@ TAXONOMY = {
 }
 
 
-def here(atlas: Atlas, entry: Any) -> str:
+def here(atlas: Atlas, entry: Entry) -> str:
     """Badges of a paper in a list."""
     return " ".join(status(atlas, entry))
 
 
 def papers_index(atlas: Atlas) -> str:
     """Markdown of papers/index.md: every paper, newest first."""
-    ordered = sorted(atlas.entries, key=lambda entry: (-entry.year, short_name(entry).lower()))
+    ordered = sorted(atlas.catalog.entries, key=lambda entry: (-entry.year, short_name(entry).lower()))
     parts = [
         front_matter("Papers", hide=["navigation"], description="All papers of the catalog by year.", search={"exclude": True}),
         f"# Papers\n\nAll {len(ordered)} papers of the catalog, newest first. "
@@ -43,9 +43,9 @@ def papers_index(atlas: Atlas) -> str:
             name = f"[**{text(short_name(entry))}**]({entry.id}.md)"
             title = "" if short_name(entry) == entry.title else f"<br>{text(entry.title)}"
             who = f"<br><small>{text(byline(entry))}</small>"
-            venue = link(entry.venue, f"../taxonomy/venue.md#{anchor(entry.venue)}") if entry.venue else ""
-            access = " ".join(term_link("access", term) for term in terms_of(entry, "access"))
-            kind = " ".join(term_link("kind", term) for term in terms_of(entry, "kind"))
+            venue = link(entry.venue, f"../taxonomy/venue.md#{anchor(entry.venue)}")
+            access = " ".join(term_link("access", term) for term in entry.terms("access"))
+            kind = " ".join(term_link("kind", term) for term in entry.terms("kind"))
             rows.append((name + title + who, venue, f"{kind} {access}".strip(), here(atlas, entry)))
         parts.append(f"## {year}\n\n" + block("ia-papers", table(("Paper", "Venue", "Kind and access", "Here"), rows)))
     return "\n\n".join(parts) + "\n"
@@ -54,28 +54,30 @@ def papers_index(atlas: Atlas) -> str:
 def notebooks_index(atlas: Atlas) -> str:
     """Markdown of notebooks/index.md."""
     rows = []
-    for entry in atlas.entries:
+    for entry in atlas.catalog.entries:
         if entry.id in atlas.notebooks:
             name = f"[**{text(short_name(entry))}**]({entry.id}.ipynb)<br>{text(shorten(entry.title, 90))}"
             load = f'<a class="ia-button" href="{entry.id}/{entry.id}.ipynb" download>Download</a>'
             colab = external("Open in Colab", atlas.colab(entry.id), "ia-button ia-button--colab")
             rows.append((name, link("paper page", f"../papers/{entry.id}.md"), f"{load} {colab}"))
     body = block("ia-papers", table(("Notebook", "About", "Run it"), rows)) if rows else "None is committed yet."
-    return (
-        front_matter("Notebooks", hide=["navigation"], description="Notebooks that show each method at work.", search={"exclude": True})
-        + "\n# Notebooks\n\nEach notebook imports an implementation and shows what it does: the threat model, one call, the picture, the "
-        "numbers against the baselines, one ablation. They are committed executed; on a laptop each takes about a minute.\n\n" + body + "\n"
+    about = "Notebooks that show each method at work."
+    matter = front_matter("Notebooks", hide=["navigation"], description=about, search={"exclude": True})
+    says = (
+        "Each notebook imports an implementation and shows what it does: the threat model, one call, the picture, the numbers against "
+        "the baselines, one ablation. They are committed executed. On a laptop each takes about a minute."
     )
+    return f"{matter}\n# Notebooks\n\n{says}\n\n{body}\n"
 
 
 # --- taxonomy ------------------------------------------------------------------------------------------------------------
 
 
-def by_term(atlas: Atlas, facet: str) -> dict[str, list[Any]]:
+def by_term(atlas: Atlas, facet: str) -> dict[str, list[Entry]]:
     """The entries of each term in use, newest first."""
-    found: dict[str, list[Any]] = {}
-    for entry in sorted(atlas.entries, key=lambda entry: (-entry.year, short_name(entry).lower())):
-        for term in terms_of(entry, facet):
+    found: dict[str, list[Entry]] = {}
+    for entry in sorted(atlas.catalog.entries, key=lambda entry: (-entry.year, short_name(entry).lower())):
+        for term in entry.terms(facet):
             found.setdefault(term, []).append(entry)
     return found
 
@@ -90,13 +92,12 @@ def taxonomy_index(atlas: Atlas) -> str:
         shown = " ".join(f"{link(term, f'{facet}.md#{anchor(term)}', 'ia-term')}" for term in terms[:14])
         more = f" [and {len(terms) - 14} more]({facet}.md)" if len(terms) > 14 else ""
         cards.append(block("ia-card", f"### [{text(title)}]({facet}.md)\n\n{text(says)}\n\n{shown}{more}"))
-    return (
-        front_matter("Taxonomy", hide=["navigation", "toc"], description="The closed vocabularies by which papers are sorted.")
-        + "\n# Taxonomy\n\nEvery paper is described in the same closed vocabularies. Each term has one definition, and the same terms "
-        "filter the command line: `python -m implementations list --access label-only`.\n\n"
-        + block("ia-cards ia-cards--two", "\n\n".join(cards))
-        + "\n"
+    matter = front_matter("Taxonomy", hide=["navigation", "toc"], description="The vocabularies by which papers are sorted.")
+    says = (
+        "Every paper is described in the same closed vocabularies. Each term has one definition. The same terms filter the command "
+        "line: `python -m implementations list --access label-only`."
     )
+    return f"{matter}\n# Taxonomy\n\n{says}\n\n" + block("ia-cards ia-cards--two", "\n\n".join(cards)) + "\n"
 
 
 def taxonomy_page(atlas: Atlas, facet: str) -> str:
@@ -111,17 +112,19 @@ def taxonomy_page(atlas: Atlas, facet: str) -> str:
     for term, definition in vocabulary.items():
         if term in used:
             parts.append(f"## {text(term)} {{ #{anchor(term)} }}\n\n{text(definition)}\n\n{term_papers(atlas, used[term])}")
-    unused = [(f'<span id="{anchor(term)}">{text(term)}</span>', text(says)) for term, says in vocabulary.items() if term not in used]
+    unused = [
+        (f'<span id="{anchor(term)}">{text(term)}</span>', text(says)) for term, says in vocabulary.items() if term not in used
+    ]
     if unused:
         parts.append("## Terms without a paper yet\n\n" + block("ia-scroll", table(("Term", "Definition"), unused)))
     return "\n\n".join(parts) + "\n"
 
 
-def term_papers(atlas: Atlas, entries: list[Any]) -> str:
+def term_papers(atlas: Atlas, entries: list[Entry]) -> str:
     lines = []
     for entry in entries:
         name = f"[**{text(short_name(entry))}**](../papers/{entry.id}.md)"
-        lines.append(f"- {name} {text(entry.title)} <small>{text(entry.venue or '')} {entry.year}</small> {here(atlas, entry)}")
+        lines.append(f"- {name} {text(entry.title)} <small>{text(entry.venue)} {entry.year}</small> {here(atlas, entry)}")
     return block("ia-list", "\n".join(lines), "section", " data-search-exclude")
 
 
@@ -132,10 +135,10 @@ def counted(atlas: Atlas) -> str:
     """The numbers of the home page."""
     held = sum(verdicts(result)[0] for result in atlas.results.values())
     checked = sum(verdicts(result)[1] for result in atlas.results.values())
-    implemented = [entry for entry in atlas.entries if entry.id in atlas.modules]
-    settings = {term for entry in atlas.entries for term in terms_of(entry, "setting")} - {"any"}
+    implemented = [entry for entry in atlas.catalog.entries if entry.id in atlas.modules]
+    settings = {term for entry in atlas.catalog.entries for term in entry.terms("setting")} - {"any"}
     numbers = [
-        (len(atlas.entries), "paper" if len(atlas.entries) == 1 else "papers", "papers/index.md"),
+        (len(atlas.catalog.entries), "paper" if len(atlas.catalog.entries) == 1 else "papers", "papers/index.md"),
         (len(implemented), "that run here", "papers/index.md"),
         (len(settings), "setting" if len(settings) == 1 else "settings", "taxonomy/setting.md"),
     ]
@@ -146,13 +149,18 @@ def counted(atlas: Atlas) -> str:
 
 
 def gallery(atlas: Atlas, limit: int = 6) -> str:
-    """Recorded pictures as cards: one of each setting first, in the catalog's order."""
+    """Recorded pictures as cards: one of each setting first, in the vocabulary's order, what was reproduced before the rest."""
+    order = list(VOCABULARIES["setting"])
+
+    def place(entry: Entry) -> tuple[int, float, int]:
+        held, checked = verdicts(atlas.results.get(entry.id))
+        return (order.index(entry.setting), -held / max(checked, 1), -entry.year)
+
+    shown = [entry for entry in atlas.catalog if entry.id in atlas.pictures and entry.id in atlas.modules]
     first, rest, seen = [], [], set()
-    for entry in atlas.entries:
-        if entry.id in atlas.pictures and entry.id in atlas.modules:
-            setting = atlas.modules[entry.id].setting
-            (rest if setting in seen else first).append(entry)
-            seen.add(setting)
+    for entry in sorted(shown, key=place):
+        (rest if entry.setting in seen else first).append(entry)
+        seen.add(entry.setting)
     chosen = [*first, *rest][:limit]
     if not chosen:
         return ""
@@ -161,17 +169,15 @@ def gallery(atlas: Atlas, limit: int = 6) -> str:
         width, height = atlas.pictures[entry.id]
         alt = text(f"Reconstructions by {short_name(entry)}")
         image = f"![{alt}](results/{entry.id}.png){{ width={width} height={height} loading=lazy }}"
-        about = f"**{text(short_name(entry))}** <small>{text(entry.venue or '')} {entry.year}</small>"
-        sees = ", ".join(text(term) for term in terms_of(entry, "access"))
+        about = f"**{text(short_name(entry))}** <small>{text(entry.venue)} {entry.year}</small>"
+        sees = ", ".join(text(term) for term in entry.terms("access"))
         cards.append(f"- [{image}](papers/{entry.id}.md)\n\n    [{about}](papers/{entry.id}.md)<br>{sees}")
     return block("ia-gallery", "\n\n".join(cards))
 
 
-
-
 def notebook_head(atlas: Atlas, paper: str) -> str:
     """The line above a notebook, as HTML of the page notebooks/<id>/: what it belongs to, download, Colab."""
-    entry = atlas.by_id.get(paper)
+    entry = atlas.catalog.by_id.get(paper)
     about = f'<a class="ia-back" href="../../papers/{paper}/">{text(short_name(entry))}: paper page</a>' if entry else ""
     load = f'<a class="ia-button" href="{paper}.ipynb" download>Download .ipynb</a>'
     colab = external("Open in Colab", atlas.colab(paper), "ia-button ia-button--colab")

@@ -9,7 +9,7 @@ from urllib.parse import quote, urlsplit
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 SPECIAL = re.compile(r"[\\`*_{}\[\]<>#+!|&\"~^=:$@]")
-LIST_START = re.compile(r"^(?:[-+]|\d+(?=[.)]))")
+LIST_START = re.compile(r"-|\d+[.)]")
 
 
 def _reference(match: re.Match[str]) -> str:
@@ -24,9 +24,8 @@ def text(value: Any) -> str:
     """
     line = " ".join(CONTROL.sub("", str(value)).split())
     line = SPECIAL.sub(_reference, line)
-    if match := LIST_START.match(line):
-        start = match.group()
-        line = (_reference(match) if len(start) == 1 and start in "-+" else f"&#{ord(start[0])};{start[1:]}") + line[len(start) :]
+    if LIST_START.match(line):
+        line = f"&#{ord(line[0])};{line[1:]}"
     return line
 
 

@@ -4,8 +4,9 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ..catalog import CatalogClaim, Entry
 from ..vocabulary import VOCABULARIES
-from .atlas import Atlas, short_name, terms_of
+from .atlas import RELATIONS, Atlas, short_name
 from .markup import (
     anchor,
     badge,
@@ -39,11 +40,12 @@ LIMITS = {
     "practicality": "Is it practical?",
     "guarantees": "Are there guarantees?",
 }
+FACTS = {"Setting": "setting", "Modality": "modality", "Approach": "approach", "Techniques": "technique"}
 ROLES = {"attack": "attack", "defend": "defense", "measure": "measurement"}
 TOY = "measured at toy scale: embedded data and small models, seconds on a CPU"
 
 
-def paper_page(atlas: Atlas, entry: Any) -> str:
+def paper_page(atlas: Atlas, entry: Entry) -> str:
     """Markdown of papers/<id>.md."""
     module, result = atlas.modules.get(entry.id), atlas.results.get(entry.id)
     parts = [
@@ -65,7 +67,7 @@ def paper_page(atlas: Atlas, entry: Any) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def head(entry: Any) -> str:
+def head(entry: Entry) -> str:
     name = f"{entry.method}: {entry.title}" if entry.method else entry.title
     matter = front_matter(
         shorten(name, 110), hide=["navigation"], description=shorten(entry.summary or entry.title, 200), search={"boost": 2}
@@ -74,7 +76,7 @@ def head(entry: Any) -> str:
     return f"{matter}\n# {method}{text(entry.title)}"
 
 
-def status(atlas: Atlas, entry: Any) -> list[str]:
+def status(atlas: Atlas, entry: Entry) -> list[str]:
     """Badges: implemented, reproduced."""
     found = []
     if entry.id in atlas.modules:
@@ -87,11 +89,11 @@ def status(atlas: Atlas, entry: Any) -> list[str]:
     return found
 
 
-def byline_block(atlas: Atlas, entry: Any) -> str:
-    kind = [link(term, f"../taxonomy/kind.md#{anchor(term)}") for term in terms_of(entry, "kind")]
-    venue = link(entry.venue, f"../taxonomy/venue.md#{anchor(entry.venue)}") if entry.venue else ""
-    where = " · ".join(part for part in [f"{venue} {entry.year}".strip(), *kind, *status(atlas, entry)] if part)
-    lines = [f"{text(', '.join(entry.authors))}\n{{ .ia-authors }}", f"{where}\n{{ .ia-where }}"]
+def byline_block(atlas: Atlas, entry: Entry) -> str:
+    kind = [link(term, f"../taxonomy/kind.md#{anchor(term)}") for term in entry.terms("kind")]
+    venue = link(entry.venue, f"../taxonomy/venue.md#{anchor(entry.venue)}")
+    where = " · ".join([f"{venue} {entry.year}", *kind]) + " " + " ".join(status(atlas, entry))
+    lines = [f"{text(', '.join(entry.authors))}\n{{ .ia-authors }}", f"{where.strip()}\n{{ .ia-where }}"]
     buttons = [external(label, address, "ia-button") for label, address in paper_links(entry)]
     if entry.id in atlas.notebooks:
         buttons.append(link("Notebook", f"../notebooks/{entry.id}.ipynb", "ia-button"))
@@ -100,20 +102,15 @@ def byline_block(atlas: Atlas, entry: Any) -> str:
     return "\n\n".join(line for line in lines if line)
 
 
-def paper_links(entry: Any) -> Iterator[tuple[str, str]]:
+def paper_links(entry: Entry) -> Iterator[tuple[str, str]]:
     """Labels and addresses of the paper itself and of its authors' code."""
-    if entry.arxiv:
-        yield "arXiv", f"https://arxiv.org/abs/{entry.arxiv}"
-    if entry.doi:
-        yield "DOI", f"https://doi.org/{entry.doi}"
-    page = getattr(entry, "url", None)
-    if page and not (entry.arxiv or entry.doi):
-        yield "Paper", page
-    for index, address in enumerate(entry.code or ()):
+    for label, address in entry.links.items():
+        yield ("Publisher" if label == "publisher" else label), address
+    for index, address in enumerate(entry.code):
         yield ("Authors' code" if not index else f"Authors' code ({index + 1})"), address
 
 
-def picture(atlas: Atlas, entry: Any, result: Mapping[str, Any] | None) -> str:
+def picture(atlas: Atlas, entry: Entry, result: Mapping[str, Any] | None) -> str:
     if entry.id not in atlas.pictures:
         return ""
     width, height = atlas.pictures[entry.id]
@@ -124,7 +121,7 @@ def picture(atlas: Atlas, entry: Any, result: Mapping[str, Any] | None) -> str:
     return block("ia-figure", f"{image}\n\n{caption}{size}.\n{{ .ia-caption }}")
 
 
-def contributions(entry: Any) -> str:
+def contributions(entry: Entry) -> str:
     if not entry.contributions:
         return ""
     return "## What it contributes\n\n" + "\n".join(f"- {text(item)}" for item in entry.contributions)
@@ -134,24 +131,24 @@ def term_link(facet: str, term: str, up: str = "../") -> str:
     return link(term, f"{up}taxonomy/{facet}.md#{anchor(term)}", "ia-term")
 
 
-def threat_model(entry: Any) -> str:
+def threat_model(entry: Entry) -> str:
     rows = []
     for facet, (verb, meaning) in QUESTIONS.items():
-        for index, term in enumerate(terms_of(entry, facet)):
+        for index, term in enumerate(entry.terms(facet)):
             label = f'<span title="{text(meaning)}">{verb}</span>' if not index else "&nbsp;"
             means = f"<span data-search-exclude>{text(VOCABULARIES[facet].get(term, ''))}</span>"
             rows.append((label, term_link(facet, term), means))
     if not rows:
         return ""
     card = block("ia-threat", table(("The adversary …", "term", "which means"), rows))
-    basis = f"\n\nWhere this can be checked: {text(entry.basis)}.\n{{ .ia-note }}" if getattr(entry, "basis", None) else ""
+    basis = f"\n\nWhere this can be checked: {text(entry.basis)}.\n{{ .ia-note }}" if entry.basis else ""
     return f"## Threat model\n\n{card}{basis}"
 
 
 # --- claims --------------------------------------------------------------------------------------------------------------
 
 
-def claims(entry: Any, module: Module | None, result: Mapping[str, Any] | None) -> str:
+def claims(entry: Entry, module: Module | None, result: Mapping[str, Any] | None) -> str:
     if not entry.claims:
         return ""
     parts = ["## Claims"]
@@ -164,7 +161,7 @@ def claims(entry: Any, module: Module | None, result: Mapping[str, Any] | None) 
     return "\n\n".join(parts)
 
 
-def one_claim(entry: Any, claim: Any, module: Module | None, result: Mapping[str, Any] | None) -> str:
+def one_claim(entry: Entry, claim: CatalogClaim, module: Module | None, result: Mapping[str, Any] | None) -> str:
     checked = module.claims.get(claim.id) if module else None
     verdict = result["claims"].get(claim.id) if result else None
     lines = [f"### {text(claim.says)} {{ #claim-{anchor(claim.id)} }}"]
@@ -172,7 +169,9 @@ def one_claim(entry: Any, claim: Any, module: Module | None, result: Mapping[str
         seeds = f"{verdict['seeds_holding']} of {len(result['seeds'])} seeds"
         toy = " " + badge("toy scale", "plain", TOY) if result["toy"] else ""
         if verdict["reproduced"]:
-            lines.append(f"{badge('reproduced', 'good')}{toy} The check holds on medians over seeds, and on {seeds} taken alone.")
+            lines.append(
+                f"{badge('reproduced', 'good')}{toy} The check holds on medians over seeds, and on {seeds} taken alone."
+            )
         else:
             why = verdict["reason"] or (checked.not_reproduced if checked else "") or "no reason is recorded"
             says = f"The check fails on medians over seeds; {seeds} taken alone pass it."
@@ -184,29 +183,27 @@ def one_claim(entry: Any, claim: Any, module: Module | None, result: Mapping[str
     if verdict is not None:
         lines.append(claim_numbers(result, verdict, checked, module))
     if checked and checked.check:
-        broken = "fails" if verdict is None or verdict["ablation_fails"] else "does not fail"
-        says = f"What the test asserts of the run `{checked.run}`; given the numbers of the ablation `{checked.ablation}` it {broken}."
+        broken = "fails" if verdict is None or verdict["ablation_fails"] else "passes too, so this check proves little"
+        says = f"What the test asserts of the run `{checked.run}`. With the numbers of the ablation `{checked.ablation}` it {broken}."
         lines.append(folded("The check", f"{prose(says)}\n\n{fence(textwrap.dedent(checked.check), 'python')}"))
     return block("ia-claim", "\n\n".join(lines))
 
 
-def reported(claim: Any) -> str:
+def reported(claim: CatalogClaim) -> str:
     """The paper's own number in a sentence."""
-    said = getattr(claim, "reported", None)
-    if not said:
+    said = claim.reported
+    if said is None:
         return ""
-    given = said if isinstance(said, Mapping) else said.model_dump(exclude_none=True)
-    value = number(given["value"]) if "value" in given else ""
-    what = " ".join(part for part in [text(given.get("metric", "")), f"**{value}**" if value else ""] if part)
-    baseline = f" (baseline {number(given['baseline'])})" if given.get("baseline") is not None else ""
-    place = f" on {text(given['dataset'])}" if given.get("dataset") else ""
-    source = f", {text(given['source'])}" if given.get("source") else ""
-    rest = {k: v for k, v in given.items() if k not in ("value", "metric", "baseline", "dataset", "source")}
-    more = "; ".join(f"{text(key.replace('_', ' '))}: {number(value)}" for key, value in rest.items())
-    return f"The paper reports: {what}{baseline}{place}{source}{'; ' + more if more else ''}."
+    unit = f" {text(said.unit)}" if said.unit else ""
+    baseline = f" (baseline {number(said.baseline)}{unit})" if said.baseline is not None else ""
+    note = f" {text(said.note)}" if said.note else ""
+    place = f"on {text(said.dataset)}, {text(said.source)}"
+    return f"The paper reports: {text(said.metric)} **{number(said.value)}{unit}**{baseline} {place}.{note}"
 
 
-def claim_numbers(result: Mapping[str, Any], verdict: Mapping[str, Any], checked: CheckedClaim | None, module: Module | None) -> str:
+def claim_numbers(
+    result: Mapping[str, Any], verdict: Mapping[str, Any], checked: CheckedClaim | None, module: Module | None
+) -> str:
     """Our numbers behind one claim: the run it is about, what it is compared with, baselines, its ablation."""
     runs = result["runs"]
     available = metric_names(result)
@@ -262,7 +259,7 @@ def why_different(module: Module, result: Mapping[str, Any]) -> str:
 # --- numbers -------------------------------------------------------------------------------------------------------------
 
 
-def measurements(entry: Any, result: Mapping[str, Any] | None) -> str:
+def measurements(entry: Entry, result: Mapping[str, Any] | None) -> str:
     if not result:
         return ""
     runs, metrics = result["runs"], metric_names(result)
@@ -284,7 +281,11 @@ def measurements(entry: Any, result: Mapping[str, Any] | None) -> str:
         f"{text(result.get('device', ''))}; recorded {text(result.get('recorded', ''))}. "
         f"[All numbers as JSON](../results/{entry.id}.json)."
     )
-    parts = ["## Measured here", about, block("ia-scroll ia-runs", table(head, rows, "l" + "r" * (len(head) - 1)), "section", SKIP)]
+    parts = [
+        "## Measured here",
+        about,
+        block("ia-scroll ia-runs", table(head, rows, "l" + "r" * (len(head) - 1)), "section", SKIP),
+    ]
     if meanings := metric_meanings(result, metrics):
         parts.append(folded("What the metrics mean", meanings))
     if notes := run_notes(result):
@@ -314,7 +315,9 @@ def run_notes(result: Mapping[str, Any]) -> str:
     for name, run in result["runs"].items():
         for metric, value in run["metrics"].items():
             if is_note(metric):
-                rows.append((text(name.replace("_", " ")), text(metric.replace("note_", "").replace("_", " ")), measured(value)))
+                rows.append(
+                    (text(name.replace("_", " ")), text(metric.replace("note_", "").replace("_", " ")), measured(value))
+                )
     return table(("Run", "Note", "Value"), rows, "llr") if rows else ""
 
 
@@ -336,11 +339,10 @@ def sample_table(result: Mapping[str, Any], shown: int = 6) -> str:
 # --- the code ------------------------------------------------------------------------------------------------------------
 
 
-def implementation(atlas: Atlas, entry: Any, module: Module | None) -> str:
+def implementation(atlas: Atlas, entry: Entry, module: Module | None) -> str:
     if module is None:
-        return "## Implementation\n\n" + block(
-            "ia-note", "This paper has no implementation here yet. The facts on this page come from the catalog. [Add one](../contribute.md)."
-        )
+        says = "This paper has no implementation here yet. The facts on this page come from the catalog. [Add one](../contribute.md)."
+        return "## Implementation\n\n" + block("ia-note", says)
     code = external(module.path, atlas.blob(module.path))
     tests = external("its tests", atlas.blob(f"tests/{module.setting}/test_{entry.id}.py"))
     role = ROLES.get(module.role, "method")
@@ -361,17 +363,18 @@ def implementation(atlas: Atlas, entry: Any, module: Module | None) -> str:
     lines.append("### Run it\n\n" + fence(f"python -m implementations run {entry.id}", "bash"))
     lines.append(notebook_line(atlas, entry))
     if module.config:
-        rows = [
-            (inline_code(o.name), inline_code(o.default) if o.default else "", inline_code(o.paper_scale) if o.paper_scale else "", prose(o.says))
-            for o in module.config
-        ]
+        rows = [(*map(code_or_none, (o.name, o.default, o.paper_scale)), prose(o.says)) for o in module.config]
         content = block("ia-scroll", table(("Field", "Default", "Paper scale", "Meaning"), rows))
         lines.append(folded(f"Configuration: {len(rows)} fields", content))
     lines.append(folded(f"Source: {text(module.path)}", fence(module.source, "python"), "ia-fold ia-source"))
     return "\n\n".join(line for line in lines if line)
 
 
-def notebook_line(atlas: Atlas, entry: Any) -> str:
+def code_or_none(value: str) -> str:
+    return inline_code(value) if value else ""
+
+
+def notebook_line(atlas: Atlas, entry: Entry) -> str:
     if entry.id not in atlas.notebooks:
         return ""
     here = link("Read the notebook", f"../notebooks/{entry.id}.ipynb", "ia-button")
@@ -381,61 +384,54 @@ def notebook_line(atlas: Atlas, entry: Any) -> str:
 
 def paper_link(atlas: Atlas, paper: str) -> str:
     """A link to another paper's page, or its id where the catalog lacks it."""
-    other = atlas.by_id.get(paper)
+    other = atlas.catalog.by_id.get(paper)
     return link(short_name(other), f"{paper}.md") if other else inline_code(paper)
 
 
 # --- the rest of the facts ---------------------------------------------------------------------------------------------------
 
 
-def limitations(entry: Any) -> str:
-    given = entry.limitations
-    if not given:
+def limitations(entry: Entry) -> str:
+    if entry.limitations is None:
         return ""
-    if not isinstance(given, Mapping):
-        given = {name: getattr(given, name, None) for name in LIMITS}
-    parts = []
-    for name, question in LIMITS.items():
-        said = given.get(name)
-        if said:
-            answer = paragraphs(said) if isinstance(said, str) else "\n".join(f"- {text(item)}" for item in said)
-            parts.append(block("ia-card", f"### {question}\n\n{answer}"))
-    return "## Limitations\n\n" + block("ia-cards", "\n\n".join(parts)) if parts else ""
+    answers = ((question, getattr(entry.limitations, name)) for name, question in LIMITS.items())
+    cards = [block("ia-card", f"### {question}\n\n{paragraphs(answer)}") for question, answer in answers if answer]
+    return "## Limitations\n\n" + block("ia-cards", "\n\n".join(cards)) if cards else ""
 
 
-def related(atlas: Atlas, entry: Any) -> str:
+def related(atlas: Atlas, entry: Entry) -> str:
     rows = []
-    for relation, papers in atlas.related[entry.id].items():
-        shown = []
-        for paper in dict.fromkeys(papers):
-            other = atlas.by_id.get(paper)
-            shown.append(f"{paper_link(atlas, paper)} <small>{text(shorten(other.title, 80))}, {other.year}</small>" if other else text(paper))
-        rows.append((text(relation), "<br>".join(shown)))
+    for relation, others in atlas.catalog.related(entry.id).items():
+        shown = (f"{paper_link(atlas, o.id)} <small>{text(shorten(o.title, 80))}, {o.year}</small>" for o in others)
+        rows.append((RELATIONS[relation], "<br>".join(shown)))
     return "## Related papers\n\n" + block("ia-related", table(("Relation", "Paper"), rows), "section", SKIP) if rows else ""
 
 
-def facts(entry: Any) -> str:
+def address_link(address: str) -> str:
+    """A link that shows its own address."""
+    return f'<a href="{url(address)}" rel="noopener">{text(shorten(address, 70))}</a>'
+
+
+def facts(entry: Entry) -> str:
     rows = []
-    for label, facet in (("Setting", "setting"), ("Modality", "modality"), ("Approach", "approach"), ("Techniques", "technique")):
-        if terms := terms_of(entry, facet):
+    for label, facet in FACTS.items():
+        if terms := entry.terms(facet):
             rows.append((label, " ".join(term_link(facet, term) for term in terms)))
     if entry.datasets:
         rows.append(("Data sets", text(", ".join(entry.datasets))))
-    if metrics := getattr(entry, "metrics", None):
-        rows.append(("Metrics", text(", ".join(metrics))))
-    if entry.arxiv:
-        rows.append(("arXiv", external(entry.arxiv, f"https://arxiv.org/abs/{entry.arxiv}")))
-    if entry.doi:
-        rows.append(("DOI", external(entry.doi, f"https://doi.org/{entry.doi}")))
-    if verified := getattr(entry, "verified", None):
-        rows.append(("Checked against", f'<a href="{url(verified)}" rel="noopener">{text(shorten(str(verified), 70))}</a>'))
-    if getattr(entry, "in_survey", None):
+    if entry.metrics:
+        rows.append(("Metrics", text(", ".join(entry.metrics))))
+    rows += [(text(label), address_link(address)) for label, address in entry.links.items()]
+    rows.append(("Checked against", address_link(entry.verified)))
+    if entry.in_survey:
         rows.append(("In the survey", "yes"))
+    if entry.note:
+        rows.append(("Note", text(entry.note)))
     rows.append(("Id", inline_code(entry.id)))
     return "## Facts\n\n" + block("ia-facts", table(("Fact", "Value"), rows))
 
 
-def citation(atlas: Atlas, entry: Any) -> str:
+def citation(atlas: Atlas, entry: Entry) -> str:
     bibtex = atlas.bibtex.get(entry.id, "")
     return "## Cite\n\n" + block("ia-bibtex", fence(bibtex, "bibtex"), "section", SKIP) if bibtex else ""
 

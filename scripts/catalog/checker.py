@@ -70,17 +70,22 @@ def _no_collection() -> Iterator[None]:
 
 def _check_text(text: str, file: str) -> tuple[list[Entry], list[Problem]]:
     with _no_collection():
-        root, problems = parse(text, file)
-        if root is None:
-            if not problems:
-                problems = [Problem(file, 1, "", "", "nothing", "a list of entries is expected, each beginning with `- id:`")]
-            return [], problems
-        checker = Checker(file, problems)
-        entries = checker.entries(root)
-    found = sorted(set(checker.problems))
-    if checker.stopped:
-        found.append(Problem(file, found[-1].line, "", "", f"more than {MAX_PROBLEMS:,} problems", "fix these first"))
-    return entries, found
+        entries, found, stopped = _check_tree(text, file)
+    problems = sorted(set(found), key=lambda problem: (problem.line, problem.field, problem.message, problem.found))
+    if stopped:
+        problems.append(Problem(file, problems[-1].line, "", "", f"more than {MAX_PROBLEMS:,} problems", "fix these first"))
+    return entries, problems
+
+
+def _check_tree(text: str, file: str) -> tuple[list[Entry], list[Problem], bool]:
+    """The valid entries, the problems, and whether there are more. The tree is freed on return, before collection resumes."""
+    root, problems = parse(text, file)
+    if root is None:
+        empty = Problem(file, 1, "", "", "nothing", "a list of entries is expected, each beginning with `- id:`")
+        return [], problems or [empty], False
+    checker = Checker(file, problems)
+    entries = checker.entries(root)
+    return entries, checker.problems, checker.stopped
 
 
 # --- shapes: how a field is written -----------------------------------------------------------------------------------------
@@ -312,7 +317,7 @@ class Checker:
             given = detail["input"]
             if "path" in context:
                 for step in context["path"]:
-                    given = given[step] if isinstance(given, tuple) else getattr(given, step)
+                    given = given[step]
             found = "nothing" if given is None else shown(given)
             near = context.get("nearest")
             if vocabulary := context.get("vocabulary"):
@@ -345,9 +350,8 @@ class Checker:
                 continue
             self.entry = name[:80]
             if ids[name] is not node:
-                self.report(
-                    find(node, ("id",)).line, ("id",), shown(name), f"each id once; line {ids[name].line} has it already"
-                )
+                message = f"each id once; it stands on line {ids[name].line} already"
+                self.report(find(node, ("id",)).line, ("id",), shown(name), message)
             elif name < previous:
                 message = f"entries are sorted by id: it belongs before {previous} (python -m scripts.catalog format sorts)"
                 self.report(find(node, ("id",)).line, ("id",), shown(name), message)
