@@ -43,8 +43,8 @@ class BrepMiConfig(Config):
     patience: int = 20  # rounds at one radius after which a class stops; paper: 1000
     first_batch: int = 500  # random codes asked at once while looking for a first one in each class
     first_limit: int = 20000  # random codes asked at most for that
-    prior_steps: int = 1500  # generator updates of the GAN on public pictures
-    prior_width: int = 16  # channels of the GAN's finest layer
+    prior_steps: int = 1200  # generator updates of the GAN on public pictures
+    prior_width: int = 12  # channels of the GAN's finest layer
     prior_seed: int = 0  # seed of the GAN's training; apart from `seed` so that one prior serves all seeds
 
     def __post_init__(self):

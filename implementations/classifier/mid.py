@@ -36,7 +36,7 @@ class MidConfig(Config):
     information_weight: float = 0.1  # lambda, weight of the divergence against the cross-entropy, in nats a picture
     bottleneck: int = 64  # units of the stochastic feature layer
     deploy_mean: bool = False  # the deployed model uses the mean feature instead of a draw
-    epochs: int = 14  # of training, as for the undefended target
+    epochs: int = 12  # of training, as for the undefended target
 
     def __post_init__(self):
         require(self.information_weight >= 0, f"information_weight must not be negative: {self.information_weight}")
@@ -57,7 +57,7 @@ class BottleneckCNN(nn.Module):
     def gaussian(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation (B, K) of the feature of x."""
         mean, raw = self.statistics(self.body(x * 2 - 1)).chunk(2, dim=1)
-        return mean, F.softplus(raw - 2) + 1e-4
+        return mean, F.softplus(raw - 5) + 1e-6
 
     def classify(self, mean: Tensor, deviation: Tensor) -> Tensor:
         """Logits of one draw of the feature, or of its mean where the model is deployed so."""

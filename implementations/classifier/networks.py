@@ -12,7 +12,7 @@ def conv_block(channels_in: int, channels_out: int, stride: int = 2) -> nn.Seque
 class SmallCNN(nn.Module):
     """Four 3x3 convolutions with batch normalisation and one linear layer. `features` gives (B, F), `forward` logits (B, C)."""
 
-    def __init__(self, channels: int, size: int, classes: int, width: int = 24):
+    def __init__(self, channels: int, size: int, classes: int, width: int = 16):
         super().__init__()
         self.body = nn.Sequential(
             conv_block(channels, width, 1),
@@ -50,7 +50,7 @@ class SoftmaxRegression(nn.Module):
 class EvaluatorCNN(nn.Module):
     """5x5 kernels, group normalisation, SiLU, average pooling and a 96-wide feature layer: nothing like the targets."""
 
-    def __init__(self, channels: int, size: int, classes: int, width: int = 24):
+    def __init__(self, channels: int, size: int, classes: int, width: int = 16):
         super().__init__()
         stages, last = [], channels
         for out in (width, 2 * width, 4 * width):

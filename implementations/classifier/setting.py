@@ -48,8 +48,9 @@ class ClassifierConfig(SettingConfig):
     size: int = 32  # pixels a side
     architecture: str = "cnn"  # of the target: cnn or softmax (regression)
     label_smoothing: float = 0.0  # of the target's training
-    epochs: int = 14  # of the target's training
-    evaluator_epochs: int = 16  # of the evaluator's training
+    epochs: int = 12  # of the target's training
+    distractors: int = 100  # further people whom the evaluator tells apart, so that a mere lookalike is not taken for the victim
+    evaluator_epochs: int = 12  # of the evaluator's training
 
     def __post_init__(self):
         super().__post_init__()
@@ -69,7 +70,7 @@ class ClassifierSetting(Setting):
     config_type = ClassifierConfig
     headline = "accuracy_top1"
     metrics = {
-        "accuracy_top1": Metric("share of reconstructions that an unseen evaluator takes for the right class"),
+        "accuracy_top1": Metric("share of reconstructions that an unseen evaluator, who also knows other people, takes for the right one"),
         "accuracy_top5": Metric("share whose class is among the unseen evaluator's five best"),
         "target_accuracy": Metric("share that the attacked model itself takes for the right class; easily fooled"),
         "feature_distance": Metric(
@@ -93,7 +94,7 @@ class ClassifierSetting(Setting):
 
     def _faces(self) -> tuple[dict[str, Tensor], Tensor]:
         c = self.config
-        splits = {"": c.images, "test_": 8, "evaluator_": 30}
+        splits = {"": c.images, "test_": 8, "evaluator_": 20}
 
         def render() -> dict[str, Tensor]:
             g = c.generator(self.device)
@@ -102,17 +103,23 @@ class ClassifierSetting(Setting):
             for split, count in splits.items():
                 nuisances = faces.sample_nuisances(c.identities * count, g, self.device)
                 data[f"{split}images"] = faces.render(people.repeat_interleave(count, 0), nuisances, c.size)
+            strangers = faces.sample_identities(c.distractors, g, self.device)
+            nuisances = faces.sample_nuisances(c.distractors * splits["evaluator_"], g, self.device)
+            data["distractors"] = faces.render(strangers.repeat_interleave(splits["evaluator_"], 0), nuisances, c.size)
             others = faces.sample_identities(c.public_identities, g, self.device)
             nuisances = faces.sample_nuisances(c.public_identities * c.public_images, g, self.device, domain=c.public_domain)
             data["public"] = faces.render(others.repeat_interleave(c.public_images, 0), nuisances, c.size)
             return data
 
-        key = [c.seed, c.identities, c.images, c.closeness, c.public_identities, c.public_images, c.public_domain, c.size]
+        key = [c.seed, c.identities, c.images, c.closeness, c.distractors, c.public_identities, c.public_images, c.public_domain, c.size]
         data = cached("faces", "implementations.common.faces", key, render, self.device)
         public = data.pop("public")
         people = torch.arange(c.identities, device=self.device)
         for split, count in splits.items():
             data[f"{split}labels"] = people.repeat_interleave(count)
+        strangers = c.identities + torch.arange(c.distractors, device=self.device)
+        data["evaluator_images"] = torch.cat([data["evaluator_images"], data.pop("distractors")])
+        data["evaluator_labels"] = torch.cat([data["evaluator_labels"], strangers.repeat_interleave(splits["evaluator_"])])
         return data, public
 
     def _digits(self) -> tuple[dict[str, Tensor], Tensor]:
@@ -165,7 +172,10 @@ class ClassifierSetting(Setting):
 
     @functools.cached_property
     def evaluator(self) -> EvaluatorCNN:
-        """An unseen judge of another architecture, trained on other pictures of the same classes (ten classes for digits)."""
+        """An unseen judge of another architecture, trained on other pictures.
+
+        It knows more classes than the target: for faces `distractors` further people, for digits all ten.
+        """
         data, c = self._all, self.config
         classes = int(data["evaluator_labels"].max().item()) + 1
         epochs = c.evaluator_epochs

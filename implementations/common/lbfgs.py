@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 Objective = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # points (A, D), rows (A,) -> values (A,), gradients (A, D)
+TINY = 1e-30
 
 
 @dataclass
@@ -25,42 +26,138 @@ class Minimum:
     value: Tensor  # (N,), the objective there
     steps: Tensor  # (N,), accepted steps
     evaluations: Tensor  # (N,), how often the objective was evaluated
-    stalled: Tensor  # (N,), bool: stopped because no step lowered the value any more
+    stalled: Tensor  # (N,), bool: stopped because no step lowered the value any more, or the value was not finite
     history: list[Tensor]  # values (N,) after each evaluation of the batch
 
 
 def cubic_minimum(t1: Tensor, f1: Tensor, s1: Tensor, t2: Tensor, f2: Tensor, s2: Tensor) -> Tensor:
-    """Minimiser of the cubic through values f and slopes s at t1 and t2; NaN where it has none."""
+    """Minimiser of the cubic through values f and slopes s at t1 and t2; NaN where it has none (equation 3.59)."""
     swap = t1 > t2
     t1, t2 = torch.where(swap, t2, t1), torch.where(swap, t1, t2)
     f1, f2 = torch.where(swap, f2, f1), torch.where(swap, f1, f2)
     s1, s2 = torch.where(swap, s2, s1), torch.where(swap, s1, s2)
     d1 = s1 + s2 - 3 * (f1 - f2) / (t1 - t2)
-    d2 = (d1.square() - s1 * s2).sqrt()  # NaN where the root is not real
+    d2 = (d1.square() - s1 * s2).sqrt()
     return t2 - (t2 - t1) * (s2 + d2 - d1) / (s2 - s1 + 2 * d2)
 
 
-def direction(gradient: Tensor, s: Tensor, y: Tensor, rho: Tensor, newest: Tensor) -> Tensor:
-    """-H g for each problem by the two-loop recursion, (A, D).
+def dot(a: Tensor, b: Tensor) -> Tensor:
+    """Inner products (A,) of the rows of a and b (A, D)."""
+    return (a * b).sum(dim=1)
 
-    `s` and `y` (A, M, D) are ring buffers of past steps and gradient changes with rho = 1 / <s, y> (A, M), 0 where empty;
-    `newest` (A,) is the position of the latest pair.
+
+class History:
+    """The last `memory` pairs of step s and gradient change y of each of A problems.
+
+    A slot of the ring holds one pair of every problem, with rho = 1 / <s, y>; 0 where the problem had none to give then.
     """
-    rows = torch.arange(len(gradient), device=gradient.device)
-    memory = s.shape[1]
-    order = [(newest - k) % memory for k in range(memory)]
-    q, alphas = gradient.clone(), []
-    for at in order:  # newest first
-        alpha = rho[rows, at] * (s[rows, at] * q).sum(dim=1)
-        q -= alpha[:, None] * y[rows, at]
-        alphas.append(alpha)
-    latest_y, latest_rho = y[rows, newest], rho[rows, newest]
-    gamma = torch.where(latest_rho > 0, 1 / (latest_rho * latest_y.square().sum(dim=1)), 1.0)  # equation 7.20
-    q *= gamma[:, None]
-    for at, alpha in zip(reversed(order), reversed(alphas), strict=True):
-        beta = rho[rows, at] * (y[rows, at] * q).sum(dim=1)
-        q += (alpha - beta)[:, None] * s[rows, at]
-    return -q
+
+    def __init__(self, memory: int, gradient: Tensor):
+        count, size = gradient.shape
+        self.s, self.y = gradient.new_zeros((2, memory, count, size))
+        self.rho = gradient.new_zeros((memory, count))
+        self.gamma = gradient.new_ones(count)
+        self.slot = 0
+
+    def add(self, s: Tensor, y: Tensor, given: Tensor) -> None:
+        """Keeps pairs (A, D) of the problems `given` (A,) whose curvature is positive."""
+        curvature, squares = dot(s, y), dot(y, y)
+        given = given & (curvature > 1e-10 * dot(s, s).sqrt() * squares.sqrt())
+        if given.any():
+            self.s[self.slot], self.y[self.slot] = s, y
+            self.rho[self.slot] = torch.where(given, 1 / curvature, 0.0)
+            self.gamma = torch.where(given, curvature / squares, self.gamma)  # equation 7.20
+            self.slot = (self.slot + 1) % len(self.rho)
+
+    def forget(self, which: Tensor) -> None:
+        """Empties the histories of the problems `which` (A,), bool."""
+        self.rho[:, which] = 0
+        self.gamma[which] = 1
+
+    def keep(self, which: Tensor) -> None:
+        """Drops all but the problems `which` (A,), bool."""
+        self.s, self.y, self.rho, self.gamma = self.s[:, which], self.y[:, which], self.rho[:, which], self.gamma[which]
+
+    def direction(self, gradient: Tensor) -> Tensor:
+        """-H g for each problem by the two-loop recursion (algorithm 7.4), (A, D)."""
+        order = [at % len(self.rho) for at in range(self.slot, self.slot + len(self.rho))]  # oldest first
+        order = [at for at, some in zip(order, self.rho[order].any(dim=1).tolist(), strict=True) if some]
+        q, alphas = gradient.clone(), {}
+        for at in reversed(order):
+            alphas[at] = self.rho[at] * dot(self.s[at], q)
+            q.addcmul_(alphas[at][:, None], self.y[at], value=-1)
+        q *= self.gamma[:, None]
+        for at in order:
+            beta = self.rho[at] * dot(self.y[at], q)
+            q.addcmul_((alphas[at] - beta)[:, None], self.s[at])
+        return -q
+
+
+@dataclass
+class Search:
+    """The line searches of A problems: d (A, D), everything else (A,). t is the trial step, lo and hi are the bracket's ends.
+
+    While `zoom` is False no bracket is known, and lo is the last trial. `f0` and `slope0` are value and slope at t = 0.
+    """
+
+    d: Tensor
+    f0: Tensor
+    slope0: Tensor
+    t: Tensor
+    tried: Tensor
+    zoom: Tensor
+    t_lo: Tensor
+    f_lo: Tensor
+    s_lo: Tensor
+    g_lo: Tensor  # (A, D), the gradient at lo
+    t_hi: Tensor
+    f_hi: Tensor
+    s_hi: Tensor
+
+    @classmethod
+    def along(cls, d: Tensor, f: Tensor, g: Tensor, t: Tensor) -> "Search":
+        """Fresh searches from points with values f and gradients g, first trial t."""
+        slope, zero = dot(d, g), torch.zeros_like(f)
+        ends = (zero, f, slope, g, zero, f, slope)
+        return cls(d, f, slope, t, torch.zeros_like(f, dtype=torch.int64), torch.zeros_like(f, dtype=torch.bool), *ends)
+
+    def select(self, which: Tensor) -> "Search":
+        """The searches of the problems `which` (A,) alone."""
+        return Search(*(value[which] for value in vars(self).values()))
+
+    def merge(self, other: "Search", where: Tensor) -> "Search":
+        """The searches of `other` where `where` (A,) is True, these elsewhere."""
+        pairs = zip(vars(self).values(), vars(other).values(), strict=True)
+        return Search(*(torch.where(where[:, None] if a.dim() == 2 else where, b, a) for a, b in pairs))
+
+    def advance(self, f: Tensor, g: Tensor, c1: float, c2: float) -> Tensor:
+        """Takes in value f and gradient g at the trial; chooses the next one. True (A,) where the strong-Wolfe rule holds."""
+        t, slope = self.t, dot(g, self.d)
+        bad = ~(f.isfinite() & slope.isfinite())
+        f, slope = torch.where(bad, torch.inf, f), torch.where(bad, torch.inf, slope)
+        self.tried = self.tried + 1
+        high = (f > self.f0 + c1 * t * self.slope0) | ((f >= self.f_lo) & (self.tried > 1))
+        accept = ~high & (slope.abs() <= -c2 * self.slope0)
+        lower = ~high & ~accept  # the trial becomes the better end
+        turned = lower & torch.where(self.zoom, slope * (self.t_hi - self.t_lo) >= 0, slope >= 0)
+        old_t, old_f, old_s = self.t_lo, self.f_lo, self.s_lo
+        self.t_hi, self.f_hi, self.s_hi = (
+            torch.where(high, new, torch.where(turned, old, end))
+            for new, old, end in ((t, old_t, self.t_hi), (f, old_f, self.f_hi), (slope, old_s, self.s_hi))
+        )
+        self.t_lo, self.f_lo, self.s_lo = (
+            torch.where(lower, new, old) for new, old in ((t, old_t), (f, old_f), (slope, old_s))
+        )
+        self.g_lo = torch.where(lower[:, None], g, self.g_lo)
+        self.zoom = self.zoom | high | turned
+
+        low, width = torch.minimum(self.t_lo, self.t_hi), (self.t_hi - self.t_lo).abs()
+        inside = cubic_minimum(self.t_lo, self.f_lo, self.s_lo, self.t_hi, self.f_hi, self.s_hi)
+        inside = torch.where(inside.isfinite(), inside, low + 0.5 * width).clamp(low + 0.1 * width, low + 0.9 * width)
+        beyond = cubic_minimum(old_t, old_f, old_s, t, f, slope)
+        beyond = torch.where(beyond.isfinite(), beyond, 2 * t).clamp(1.1 * t, 10 * t)
+        self.t = torch.where(self.zoom, inside, beyond)
+        return accept
 
 
 @torch.no_grad()
@@ -72,111 +169,62 @@ def minimize(
     tolerance: float = 0.0,
     c1: float = 1e-4,
     c2: float = 0.9,
-    trials: int = 15,
+    trials: int = 12,
     first_step: float = 1.0,
-    watch: Callable[[Tensor, Tensor], Tensor] | None = None,
+    give_up: Callable[[Tensor], Tensor] | None = None,
 ) -> Minimum:
     """Minimises N problems from `start` (N, D) with at most `evaluations` evaluations of each.
 
     `objective(points, rows)` gives values and gradients of the problems `rows` at `points`. A problem is finished when its
     value is at most `tolerance`, or when `trials` evaluations along the steepest descent found no lower value. `first_step`
-    is the length of the first trial step. `watch(x, value)` may return a mask (N,) of problems to give up.
+    is the length of the first trial step. `give_up(values)` may name problems (N,) to stop, from all values so far.
     """
     if start.dim() != 2:
         raise ValueError(f"start must be (problems, parameters), not {tuple(start.shape)}")
     if min(evaluations, memory, trials) < 1:
         raise ValueError("evaluations, memory and trials must be at least 1")
-    count, size = start.shape
-    everything = torch.arange(count, device=start.device)
+    rows = torch.arange(len(start), device=start.device)
     x = start.clone()
-    f, g = objective(x, everything)
-    used = torch.ones_like(everything)
-    steps, stalled = torch.zeros_like(everything), torch.zeros_like(everything, dtype=torch.bool)
-    s, y = x.new_zeros((count, memory, size)), x.new_zeros((count, memory, size))
-    rho, newest = x.new_zeros((count, memory)), torch.zeros_like(everything)
-    # the line search of each problem: slope at 0, trial step, and the two ends of the bracket
-    d = -g
-    slope0 = -(g * g).sum(dim=1)
-    t = first_step / (-slope0).sqrt().clamp_min(1e-300)
-    tried, zoom, fresh = torch.zeros_like(everything), torch.zeros_like(stalled), torch.ones_like(stalled)
-    t_lo, f_lo, s_lo, g_lo = torch.zeros_like(f), f.clone(), slope0.clone(), g.clone()
-    t_hi, f_hi, s_hi = torch.zeros_like(f), f.clone(), slope0.clone()
-    done = ~f.isfinite() | (f <= tolerance) | (slope0 == 0)
-    history = [f.clone()]
+    f, g = objective(x, rows)
+    found = Minimum(x.clone(), f.clone(), torch.zeros_like(rows), torch.ones_like(rows), ~f.isfinite(), [f.clone()])
+    pairs = History(memory, g)
+    plain = torch.ones_like(found.stalled)  # the search goes along the steepest descent
+    search = Search.along(-g, f, g, first_step / g.norm(dim=1).clamp_min(TINY))
 
     for _ in range(evaluations - 1):
-        if watch is not None:
-            done = done | watch(x, f)
-        a = everything[~done]
-        if len(a) == 0:
+        going = ~found.stalled[rows] & (f > tolerance) & (search.slope0 < 0)
+        if give_up is not None:
+            going &= ~give_up(found.value)[rows]
+        if not going.all():
+            rows, x, f, g, plain, search = rows[going], x[going], f[going], g[going], plain[going], search.select(going)
+            pairs.keep(going)
+        if len(rows) == 0:
             break
-        ft, gt = objective(x[a] + t[a, None] * d[a], a)
-        used[a] += 1
-        tried[a] += 1
-        st = (gt * d[a]).sum(dim=1)
-        bad = ~(ft.isfinite() & st.isfinite())
-        ft, st = torch.where(bad, torch.inf, ft), torch.where(bad, torch.inf, st)
-        ta, searching = t[a], ~zoom[a]
-
-        # one transition of every line search
-        high = (ft > f[a] + c1 * ta * slope0[a]) | ((ft >= f_lo[a]) & (zoom[a] | (tried[a] > 1)))
-        accept = ~high & (st.abs() <= -c2 * slope0[a])
-        turned = ~high & ~accept & torch.where(searching, st >= 0, st * (t_hi[a] - t_lo[a]) >= 0)
-        lower = ~high & ~accept  # the trial is the better end now
-        far_t, far_f, far_s = t_lo[a].clone(), f_lo[a].clone(), s_lo[a].clone()  # the end that it replaces
-        t_hi[a] = torch.where(high, ta, torch.where(turned, far_t, t_hi[a]))
-        f_hi[a] = torch.where(high, ft, torch.where(turned, far_f, f_hi[a]))
-        s_hi[a] = torch.where(high, st, torch.where(turned, far_s, s_hi[a]))
-        t_lo[a], f_lo[a], s_lo[a] = (
-            torch.where(lower, new, old[a]) for new, old in ((ta, t_lo), (ft, f_lo), (st, s_lo))
-        )
-        g_lo[a] = torch.where(lower[:, None], gt, g_lo[a])
-        zoom[a] = zoom[a] | high | (lower & turned)
-
-        # the next trial: extrapolate while searching, interpolate within the bracket
-        guess = cubic_minimum(t_lo[a], f_lo[a], s_lo[a], t_hi[a], f_hi[a], s_hi[a])
-        low, wide = torch.minimum(t_lo[a], t_hi[a]), (t_hi[a] - t_lo[a]).abs()
-        inside = torch.where(guess.isfinite(), guess, low + 0.5 * wide)
-        inside = inside.clamp(min=low + 0.1 * wide, max=low + 0.9 * wide)
-        beyond = cubic_minimum(far_t, far_f, far_s, ta, ft, st)
-        beyond = torch.where(beyond.isfinite(), beyond, 2 * ta).clamp(min=1.1 * ta, max=10 * ta)
-        t[a] = torch.where(zoom[a], inside, beyond)
-
-        # out of trials: take the better end if it is lower, else forget the history once, else give up
-        spent = ~accept & ((tried[a] >= trials) | (zoom[a] & (wide * d[a].abs().amax(dim=1) < 1e-14)))
-        take = spent & (f_lo[a] < f[a])
+        t = search.t
+        ft, gt = objective(x + t[:, None] * search.d, rows)
+        accept = search.advance(ft, gt, c1, c2)
+        # out of trials: take the better end of the bracket if it is lower; else forget the history; without one, stall
+        spent = ~accept & (search.tried >= trials)
+        take = spent & (search.f_lo < f)
         failed = spent & ~take
-        step_t = torch.where(accept, ta, t_lo[a])
-        step_g = torch.where(accept[:, None], gt, g_lo[a])
-        step_f = torch.where(accept, ft, f_lo[a])
         moved = accept | take
-        m = a[moved]
-        if len(m):
-            change, bend = step_t[moved, None] * d[m], step_g[moved] - g[m]
-            x[m], f[m], g[m] = x[m] + change, step_f[moved], step_g[moved]
-            steps[m] += 1
-            curvature = (change * bend).sum(dim=1)
-            keep = curvature > 1e-12 * change.norm(dim=1) * bend.norm(dim=1)
-            k = m[keep]
-            newest[k] = (newest[k] + 1) % memory
-            s[k, newest[k]], y[k, newest[k]] = change[keep], bend[keep]
-            rho[k, newest[k]] = 1 / curvature[keep]
-        gone = a[failed]
-        stalled[gone[fresh[gone]]] = True
-        rho[gone] = 0
-        r = a[moved | failed]
-        if len(r):
-            fresh[r] = (rho[r] == 0).all(dim=1)
-            d[r] = direction(g[r], s[r], y[r], rho[r], newest[r])
-            slope0[r] = (d[r] * g[r]).sum(dim=1)
-            uphill = r[slope0[r] >= 0]
-            rho[uphill], fresh[uphill] = 0, True
-            d[uphill] = -g[uphill]
-            slope0[uphill] = -g[uphill].square().sum(dim=1)
-            t[r] = torch.where(fresh[r], first_step / (-slope0[r]).sqrt().clamp_min(1e-300), 1.0)
-            tried[r], zoom[r] = 0, False
-            t_lo[r], f_lo[r], s_lo[r], g_lo[r] = 0.0, f[r], slope0[r], g[r]
-            t_hi[r], f_hi[r], s_hi[r] = 0.0, f[r], slope0[r]
-        done = done | stalled | (f <= tolerance) | (slope0 == 0)
-        history.append(f.clone())
-    return Minimum(x, f, steps, used, stalled, history)
+        found.evaluations[rows] += 1
+        found.steps[rows[moved]] += 1
+        found.stalled[rows[failed & plain]] = True
+        if (moved | failed).any():
+            change = torch.where(moved, torch.where(accept, t, search.t_lo), 0.0)[:, None] * search.d
+            new_g = torch.where(accept[:, None], gt, torch.where(take[:, None], search.g_lo, g))
+            pairs.add(change, new_g - g, moved)
+            pairs.forget(failed)
+            x, g, f = x + change, new_g, torch.where(accept, ft, torch.where(take, search.f_lo, f))
+            d = pairs.direction(g)
+            uphill = dot(d, g) >= 0
+            pairs.forget(uphill)
+            d = torch.where(uphill[:, None], -g, d)
+            fresh = ~pairs.rho.any(dim=0)
+            length = torch.where(fresh, first_step / g.norm(dim=1).clamp_min(TINY), 1.0)
+            search = search.merge(Search.along(d, f, g, length), moved | failed)
+            plain = torch.where(moved | failed, fresh, plain)
+            found.x[rows], found.value[rows] = x, f
+        found.history.append(found.value.clone())
+    return found

@@ -25,8 +25,8 @@ class GanConfig:
     """How the prior is trained."""
 
     latent: int = 64  # size of the latent code z, drawn from a standard normal
-    width: int = 16  # channels of the finest layer; coarser ones have up to 8 times as many
-    steps: int = 1500  # generator updates
+    width: int = 12  # channels of the finest layer; coarser ones have up to 8 times as many
+    steps: int = 1200  # generator updates
     batch: int = 48  # pictures a step
     lr_generator: float = 1e-3  # Adam
     lr_discriminator: float = 1e-3  # Adam

@@ -17,7 +17,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = "implementations"
-PRESENTATION = {"implementations.common.plots", "implementations.common.report", "implementations.common.progress", "implementations.common.provenance"}
+PRESENTATION = {
+    "implementations.common.plots",
+    "implementations.common.report",
+    "implementations.common.progress",
+    "implementations.common.provenance",
+}
 
 
 def essential(source: str) -> str:

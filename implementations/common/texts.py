@@ -1,9 +1,9 @@
 """Sentences with invented personal details: what the text settings take for private data, and what an adversary has instead.
 
-Each sentence joins a lead with, often, a middle and a tail of one topic (everyday life, clinic, e-mail, customer service, bank,
-travel, school, housing: about 2,800 combinations) and fills their slots with details. Names, towns, firms and jobs are made by
-`faker`; nobody real is described. The private and the public draw share the words of the language, first names included, but
-no surname, town or firm, and so no person.
+Each sentence says what somebody did, in one of eight topics (everyday life, clinic, office, customer service, bank, travel,
+school, housing), often with an opening, a reason and an ending: more than 500,000 templates, whose slots are filled with
+details. Names, towns, firms and jobs are made by `faker`; nobody real is described. The private and the public draw share the
+words of the language, first names included, but no surname, town or firm.
 
 The same seed gives the same sentences for one version of `faker`, whose word lists change now and then between versions.
 """
@@ -46,212 +46,120 @@ KINDS = {
     "drug": "health",
 }  # which slots are personal details, and of what kind; the other slots are ordinary words
 
-MIDDLE, TAIL = 0.6, 0.3  # how often a sentence has these parts: about 11 words on average, like spoken sentences
-
-TOPICS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
+OPENING, REASON, ENDING = 0.35, 0.55, 0.3  # how often a sentence has these parts: about ten words on average
+OPENINGS = (
+    "yesterday", "i heard that", "according to {friend}", "in {month}", "on {weekday}", "please note that", "last week",
+    "{friend} says that", "it is true that", "on {date}",
+)  # fmt: skip
+PEOPLE = (
+    "{first} {last}", "{first} {last}", "{first}", "my friend {first}", "{first} the {job}", "{first} from {city}", "mr {last}",
+    "mrs {last}", "{first}, aged {age},", "our {job} {first}", "{first} and {friend}'s sister", "my neighbour {first} {last}",
+)  # fmt: skip
+ENDINGS = (
+    " on {date}", " in {month}", ", wrote {friend}", ", which nobody believed", ", so please call soon", " for the second time",
+    ", and {friend} knows it", " after all",
+)  # fmt: skip
+TOPICS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "everyday": (
         (
-            "{first} {last} and {friend} met in {city}",
-            "my neighbour {first} {last} bought {thing}",
-            "on {weekday} {first} {last} told me a story about {town}",
-            "{first} works as a {job} in {city}",
-            "we had dinner with {first} {last} near {city}",
-            "{first} turned {age} last week in {town}",
-            "{friend} lost {thing} on the way to {city}",
-            "after {count} years {first} {last} left {company}",
+            "bought {thing}", "met {friend} in {city}", "told me a story about {town}", "lost {thing} on {weekday}",
+            "left {company} after {count} years", "had dinner with {friend}", "is moving to {town}", "forgot my birthday",
+            "gave {thing} to {friend}", "won {amount} dollars in a game",
         ),
         (
-            "and then went to see a film",
-            "and will move to {town} in {month}",
-            "because the old car broke down",
-            "while the children were at school",
-            "and paid {amount} dollars for it",
-            "before the party at the house of {friend}",
-            "and nobody could believe the news",
-            "although it rained the whole day",
+            "and then went to see a film", "because the old car broke down", "while the children were asleep",
+            "before the party of {friend}", "although it rained the whole day", "and never came back", "to surprise the family",
+            "and was very happy about it",
         ),
-        (" with {friend}", ", which made everyone laugh", " on {date}", ", so we will call again soon"),
     ),
     "clinic": (
         (
-            "patient {first} {last}, {age} years old, was admitted with {condition}",
-            "{first} {last} from {city} reports {condition}",
-            "doctor {doctor} saw {first} {last} for {condition}",
-            "the {age} year old {job} {first} {last} was diagnosed with {condition}",
-            "since {date} {first} {last} has suffered from {condition}",
-            "nurse {friend} noted that {first} {last} has {condition}",
-            "{first} {last} was taken to the hospital in {city} with {condition}",
-            "a follow up of {condition} was arranged for {first} {last}",
+            "was admitted with {condition}", "has suffered from {condition}", "was given {drug} for {condition}",
+            "takes {count} tablets of {drug} a day", "came back with {condition}", "is allergic to {drug}",
+            "saw doctor {doctor} about {condition}", "stays in room {room}", "refused to take {drug}",
+            "needs surgery on {date}",
         ),
         (
-            "and was given {drug}",
-            "and will return in {count} weeks",
-            "after a fall at home",
-            "and stays in room {room}",
-            "and is allergic to {drug}",
-            "without any sign of fever",
-            "and takes {count} tablets of {drug} a day",
-            "and refuses further treatment",
-        ),
-        (
-            "",
-            "",
-            "",
-            "",
-            " until {date}",
-            ", signed by doctor {doctor}",
-            " after surgery in {town}",
-            ", the family was informed",
+            "and will return in {count} weeks", "after a fall at home", "without any sign of fever",
+            "and cannot sleep at night", "and the family was informed", "because the pain got worse",
+            "although the blood test was fine", "and asked for a nurse",
         ),
     ),
-    "e-mail": (
+    "office": (
         (
-            "dear {first}, the meeting with {company} is on {weekday}",
-            "hi {first}, please send the report to {friend} {last}",
-            "dear mr {last}, your application as a {job} has arrived",
-            "hello {first}, my new number is {phone}",
-            "dear ms {last}, {company} would like to invite you to {city}",
-            "hi {friend}, {first} {last} will join our team as a {job}",
-            "dear {first}, {friend} told me about your illness",
-            "hello mr {last}, we met at the fair in {city}",
+            "sent the report to {friend}", "asked for a meeting on {weekday}", "applied for the post of {job}",
+            "works as a {job} at {company}", "was fired by {company}", "signed the contract with {company}",
+            "is on holiday until {date}", "can be reached at {phone}", "wants a raise of {amount} dollars",
+            "read the mail of {friend}",
         ),
         (
-            "and we need your answer by {date}",
-            "and the budget is {amount} dollars",
-            "because {friend} is on holiday",
-            "so please confirm the time",
-            "and the contract is attached",
-            "as we discussed on the phone",
-            "and the office in {town} will be closed",
-            "so that we can plan the next step",
+            "and needs an answer by {date}", "because the budget is too small", "so please confirm the time",
+            "as we discussed on the phone", "while the office is closed", "and the boss does not know",
+            "to finish the project", "and sends kind regards",
         ),
-        (", best wishes, {friend}", ", kind regards from {city}", ", thank you", " before {weekday}"),
     ),
     "service": (
         (
-            "customer {first} {last} complained about {thing}",
-            "order {code} of {first} {last} has not arrived in {city}",
-            "{first} {last} asks for a refund of {amount} dollars",
-            "{first} {last} wants to return {thing} to {company}",
-            "{first} {last} called from {phone} about {thing}",
-            "ticket {code} was opened by {first} {last} from {city}",
-            "a technician will visit {first} {last} on {weekday}",
-            "{first} from {company} reported a problem with {thing}",
+            "complained about {thing}", "returned {thing}", "asked for a refund of {amount} dollars", "ordered {thing} from us",
+            "waits for order {code}", "called twice about {thing}", "opened ticket {code}", "paid {amount} dollars for {thing}",
+            "received {thing} by mistake", "cancelled order {code}",
         ),
         (
-            "and was very upset",
-            "because the parcel was damaged",
-            "and got a voucher of {amount} dollars",
-            "although it was paid on {date}",
-            "and waits for a call from {friend}",
-            "and the case was passed to our team in {town}",
-            "so we offered a replacement",
-            "and it should be solved within {count} days",
+            "because the parcel was damaged", "and was very upset", "and wants to speak to the manager",
+            "although nothing was wrong with it", "so we offered a replacement", "and got a voucher of {amount} dollars",
+            "but the invoice is missing", "and the technician is on the way",
         ),
-        (", please contact {friend}", " under case {code}", ", this is the second complaint", " by {date}"),
     ),
     "bank": (
         (
-            "{first} {last} transferred {amount} dollars to {friend}",
-            "the account of {first} {last} at the branch in {city} was closed",
-            "{first} {last}, a {job}, asked for a loan of {amount} dollars",
-            "on {date} a card of {first} {last} was stolen in {city}",
-            "{company} owes {first} {last} a sum of {amount} dollars",
-            "{first} {last} earns {amount} dollars a month as a {job}",
-            "the insurance of {first} {last} with number {code} has ended",
-            "{friend} {last} inherited a house in {city}",
+            "transferred {amount} dollars to {friend}", "closed the account", "asked for a loan of {amount} dollars",
+            "owes {friend} a lot of money", "earns {amount} dollars a month", "lost a credit card in {city}",
+            "inherited a house in {town}", "sold {thing} for {amount} dollars", "was refused a loan by {company}",
+            "forgot the secret number {code}",
         ),
         (
-            "and the payment was refused",
-            "to buy {thing}",
-            "and still has a debt of {amount} dollars",
-            "after the divorce from {friend}",
-            "and the tax office was informed",
-            "because a signature was missing",
-            "and wants to pay it back in {count} months",
-            "without telling the family",
+            "and the tax office was informed", "to pay for the divorce", "because a signature was missing",
+            "and wants to pay it back in {count} months", "without telling the family", "and the payment was refused",
+            "to invest in shares", "and still has debts",
         ),
-        (" on {weekday}", ", says {friend}", ", see file {code}", ", which is a risk for {company}"),
     ),
     "travel": (
         (
-            "{first} {last} flies from {city} to {town}",
-            "{first} and {friend} booked a hotel in {city}",
-            "room {room} is reserved for {first} {last}",
-            "the train of {first} {last} to {city} was late",
-            "{first} {last} rented a car in {city}",
-            "on {date} {first} {last} leaves {city}",
-            "the passport of {first} {last} was found in {town}",
-            "{first} {last} travels with {count} children to {city}",
+            "flies to {city}", "booked a hotel in {city}", "missed the train to {town}", "rented a car in {city}",
+            "lost a passport in {town}", "stays at the beach for {count} nights", "travels with {count} children",
+            "leaves early on {weekday}", "paid {amount} dollars for the flight", "took a taxi to the airport",
         ),
         (
-            "for {count} nights",
-            "and needs a taxi on {weekday}",
-            "to visit {friend}",
-            "for a job interview at {company}",
-            "and paid {amount} dollars in advance",
-            "because the first flight was cancelled",
-            "to see the mountains and the sea",
-            "and asked for a window seat",
+            "to visit {friend}", "for a job interview at {company}", "because the ship was cancelled",
+            "to see the mountains and the sea", "and asked for a window seat", "with a heavy suitcase",
+            "and wants to sleep in a tent", "and will send us a postcard",
         ),
-        (" in {month}", ", booking {code}", ", and comes back on {date}", " after a week in {town}"),
     ),
     "school": (
         (
-            "{first} {last}, {age}, failed the test in {subject}",
-            "the teacher {friend} {last} praised {first} for {subject}",
-            "{first} {last} moved from a school in {city}",
-            "the parents of {first} {last} came to talk about {subject}",
-            "{first} {last} wants to study {subject} in {city}",
-            "on {weekday} {first} {last} missed the lesson in {subject}",
-            "{first} {last} won a prize of {amount} dollars in {subject}",
-            "{friend} and {first} {last} were caught cheating in {subject}",
+            "failed the test in {subject}", "won a prize in {subject}", "studies {subject} in {city}",
+            "missed the lesson in {subject}", "was caught cheating in {subject}", "got {count} points in {subject}",
+            "teaches {subject} to {friend}", "hates {subject}", "wrote an essay about {town}", "reads a book about {subject}",
         ),
         (
-            "and has to repeat the class",
-            "and hopes to become a {job}",
-            "because of trouble at home",
-            "and will be tutored by {friend}",
-            "and got {count} points",
-            "although nobody expected it",
-            "and the head of the school in {town} was told",
-            "after being ill with {condition}",
+            "and has to repeat the class", "and hopes to become a {job}", "because of trouble at home",
+            "although nobody expected it", "and the teacher was proud", "after a long illness", "to impress the parents",
+            "and plays football in the break",
         ),
-        (" in {month}", ", wrote {friend}", ", the next talk is on {date}", " for the second time"),
     ),
     "housing": (
         (
-            "{first} {last} rents a flat in {city}",
-            "the landlord {friend} {last} wants to sell the house in {city}",
-            "{first} {last} lives alone in {city}",
-            "the new tenant is {first} {last}, a {job}",
-            "{first} {last} and {friend} share a house in {town}",
-            "the police visited {first} {last} in {city} on {date}",
-            "apartment {room} belongs to {first} {last}",
-            "{first} {last} from {company} moved into flat {room}",
+            "rents a flat in {city}", "sold the house in {town}", "lives alone in {city}", "shares a kitchen with {friend}",
+            "pays {amount} dollars for the rent", "has {count} dogs", "painted the walls red", "never opens the door",
+            "moved into apartment {room}", "broke a window",
         ),
         (
-            "for {amount} dollars a month",
-            "and plays loud music at night",
-            "and has {count} dogs",
-            "because the heating is broken",
-            "and the key is under the mat",
-            "since {month}",
-            "and is away until {date}",
-            "and never opens the door",
-        ),
-        (
-            "",
-            "",
-            "",
-            "",
-            ", ask {friend} at {phone}",
-            ", according to {friend}",
-            " next to the park",
-            ", which is hard to believe",
+            "and plays loud music at night", "because the heating is broken", "and the key is under the mat",
+            "while the landlord is away", "and the police came", "next to the park", "and grows roses in the garden",
+            "since the roof is leaking",
         ),
     ),
-}
+}  # fmt: skip
 
 THINGS = (
     "a bicycle", "a laptop", "a washing machine", "a red dress", "a piano", "a phone", "a camera", "a sofa", "a ring",
@@ -353,10 +261,11 @@ def write(count: int, pool: Pools, seed: int, unlike: Sequence[str] = ()) -> lis
 
     topics = list(TOPICS.values())
     while len(found) < count:
-        lead, middle, tail = dice.choice(topics)
-        template = dice.choice(lead)
-        template += f" {dice.choice(middle)}" if dice.random() < MIDDLE else ""
-        template += dice.choice(tail) if dice.random() < TAIL else ""
+        acts, reasons = dice.choice(topics)
+        template = f"{dice.choice(OPENINGS)} " if dice.random() < OPENING else ""
+        template += f"{dice.choice(PEOPLE)} {dice.choice(acts)}"
+        template += f" {dice.choice(reasons)}" if dice.random() < REASON else ""
+        template += dice.choice(ENDINGS) if dice.random() < ENDING else ""
         details: list[tuple[str, str]] = []
 
         def put(match: re.Match, details=details) -> str:

@@ -1,4 +1,4 @@
-"""Sentence embeddings: somebody obtained the vectors of private sentences and can ask the same encoder about texts of their own.
+"""Sentence embeddings: somebody obtained the vectors of private sentences and may ask the same encoder about other texts.
 
 `Reconstruction.data` is a list of V texts, one for each observed vector, in order.
 """
@@ -31,7 +31,7 @@ class EmbeddingConfig(SettingConfig):
     """How many sentences, and which encoder."""
 
     private: int = 200  # private sentences V whose vectors are exposed; in the paper preset the first V lines, 0 for all
-    public: int = 5000  # the adversary's own sentences; in the paper preset the first lines, 0 for all
+    public: int = 6000  # the adversary's own sentences; in the paper preset the first lines, 0 for all
     encoder: str = ""  # folder or hub id of the encoder; empty: all-MiniLM-L6-v2 from its package
     pooling: str = "mean"  # how the encoder pools token vectors: mean or cls
 
@@ -138,9 +138,11 @@ class EmbeddingSetting(Setting):
     def _vectors(self, sentences: Sequence[str]) -> Tensor:
         """Vectors (B, D) of many sentences, from disk if they were made before."""
         key = [fingerprint(self.encoder), self.encoder.pooling, list(sentences)]
-        module = "implementations.embedding.encoder"
-        make = {"vectors": lambda: self.encoder.encode(sentences)}
-        return cache.cached("embeddings", module, key, lambda: {k: f() for k, f in make.items()}, self.device)["vectors"]
+
+        def build() -> dict[str, Tensor]:
+            return {"vectors": self.encoder.encode(sentences)}
+
+        return cache.cached("embeddings", "implementations.embedding.encoder", key, build, self.device)["vectors"]
 
     @functools.cached_property
     def public_vectors(self) -> Tensor:

@@ -44,7 +44,7 @@ def citation_like(
     homophily: float = 0.81,
     within_topic: float = 0.7,
     words_each: float = 18.0,
-    topicality: float = 0.5,
+    topicality: float = 0.4,
 ) -> LabelledGraph:
     """A contextual stochastic block model with binary words, synthetic.
 

@@ -62,6 +62,7 @@ class CollaborativeConfig(Config):
         require(self.tv_weight >= 0 and self.beta > 0, "tv_weight must be at least 0 and beta above 0")
 
 
+PROJ=True
 # --- white-box: regularised maximum likelihood (Sec. 4) -----------------------------------------------------------------
 
 
@@ -106,6 +107,7 @@ def rmle(oracle: Features, knowledge: Knowledge, config: CollaborativeConfig) ->
         loss = distance.sum() + config.tv_weight * variation.sum()  # Eq. 3c for each input
         (x.grad,) = torch.autograd.grad(loss, x)
         optimizer.step()
+        if PROJ: x.data.clamp_(0,1)
         history["feature_distance"].append(distance.mean().item())
         history["total_variation"].append(variation.mean().item())
         if step in (0, config.steps // 16, config.steps // 4):
@@ -131,10 +133,10 @@ class InverseNetwork(nn.Module):
             layers += [nn.Conv2d(before, width, 3, padding=1), nn.ReLU()]
             before = width
         while 2 * side <= size:
-            layers += [nn.ConvTranspose2d(before, width, 4, 2, 1), nn.ReLU()]
+            layers += [nn.ConvTranspose2d(before, width, 3, 2, 1, output_padding=1), nn.ReLU()]
             before, side = width, 2 * side
         short = size - side  # what convolutions without padding cut off, half on each side
-        layers += [nn.ReplicationPad2d((short // 2, short - short // 2) * 2), nn.Conv2d(width, channels, 5, padding=2)]
+        layers += [nn.ReplicationPad2d((short // 2, short - short // 2) * 2), nn.Conv2d(width, channels, 3, padding=1)]
         self.layers = nn.Sequential(*layers)
         for layer in self.layers:
             if isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
@@ -152,7 +154,9 @@ def pixel_loss(rebuilt: Tensor, x: Tensor) -> Tensor:
     return (rebuilt - x).square().flatten(1).sum(dim=1).mean()
 
 
-def train_inverse(sent: Tensor, x: Tensor, config: CollaborativeConfig, generator: torch.Generator) -> tuple[nn.Module, list[float]]:
+def train_inverse(
+    sent: Tensor, x: Tensor, config: CollaborativeConfig, generator: torch.Generator
+) -> tuple[nn.Module, list[float]]:
     """Algorithm 2, TrainInverseNet: g from pairs of activations (N, ...) and images (N, C, S, S), and its loss a step."""
     with seeded_weights(config.seed):
         network = InverseNetwork(tuple(sent.shape[1:]), tuple(x.shape[1:]), config.net_width).to(x.device)

@@ -42,10 +42,10 @@ class SplitConfig(SettingConfig):
     data: str = "crops"  # crops (of natural images; paper preset: CIFAR-10) or digits (MNIST-5k; paper preset: MNIST)
     cut: str = ""  # last layer on the client; empty: relu22 of the CNN (crops), relu2 of LeNet (digits)
     victims: int = 16  # private inputs whose activations are observed
-    images: int = 4000  # private training images of the quick preset
+    images: int = 3000  # private training images of the quick preset
     public_images: int = 2000  # images that the adversary has in the quick preset
     width: int = 0  # channels of the CNN's first block; 0: 16 in the quick preset, 64 in the paper's
-    epochs: int = 0  # of the network's training; 0: 12 in the quick preset, 50 in the paper's
+    epochs: int = 0  # of the network's training; 0: 10 in the quick preset, 50 in the paper's
 
     def __post_init__(self):
         super().__post_init__()
@@ -217,7 +217,7 @@ class SplitSetting(Setting):
         """The layers of the undefended network by name, in order, trained on the private task."""
         c, data = self.config, self._data
         quick = c.preset == "quick"
-        width, epochs = c.width or (16 if quick else 64), c.epochs or (12 if quick else 50)
+        width, epochs = c.width or (16 if quick else 64), c.epochs or (10 if quick else 50)
         return trained_layers(c.architecture, data["images"], data["labels"], self.classes, width, epochs, c.seed)
 
     @functools.cached_property

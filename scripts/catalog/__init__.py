@@ -2,6 +2,8 @@
 
 from .catalog import FACETS, REVERSE, Catalog
 from .checker import check, load, load_text
+from .formatter import format_text
+from .json_schema import schema, schema_text
 from .model import CatalogClaim, Entry, Limitations, Relations, Reported, Taxonomy, ThreatModel
 from .problems import CatalogError, Problem
 
@@ -19,6 +21,9 @@ __all__ = [
     "Taxonomy",
     "ThreatModel",
     "check",
+    "format_text",
     "load",
     "load_text",
+    "schema",
+    "schema_text",
 ]

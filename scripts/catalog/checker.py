@@ -6,7 +6,7 @@ import re
 import types
 import typing
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -18,7 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ValidationError
 from scripts.vocabulary import VOCABULARIES
 
 from .catalog import Catalog
-from .model import Entry, one_or_more, unique
+from .model import ID, Entry, one_or_more, unique
 from .problems import MAX_PROBLEMS, CatalogError, Finder, Problem, shown
 from .tree import PLAIN_ONLY, Node, parse, read_text
 
@@ -51,13 +51,18 @@ def load_text(text: str, file: str = "papers.yaml") -> Catalog:
 
 
 def _read(path: Path) -> tuple[list[Entry], list[Problem]]:
-    file = os.path.relpath(path) if path.is_absolute() and path.is_relative_to(Path.cwd()) else str(path)
+    file = shown_path(path)
     text, problems = read_text(path, file)
     return ([], problems) if text is None else _check_text(text, file)
 
 
+def shown_path(path: Path) -> str:
+    """A path as reports show it: relative where it lies below the working directory."""
+    return os.path.relpath(path) if path.is_absolute() and path.is_relative_to(Path.cwd()) else str(path)
+
+
 @contextmanager
-def _no_collection() -> Iterator[None]:
+def no_collection() -> Iterator[None]:
     """Switches the cycle collector off: it would walk a million new nodes again and again and find nothing."""
     enabled = gc.isenabled()
     gc.disable()
@@ -69,7 +74,7 @@ def _no_collection() -> Iterator[None]:
 
 
 def _check_text(text: str, file: str) -> tuple[list[Entry], list[Problem]]:
-    with _no_collection():
+    with no_collection():
         entries, found, stopped = _check_tree(text, file)
     problems = sorted(set(found), key=lambda problem: (problem.line, problem.field, problem.message, problem.found))
     if stopped:
@@ -176,7 +181,7 @@ class Checker:
         if root.kind != "list":
             self.report(root.line, "", root.described(), "a list of entries is expected, each beginning with `- id:`")
             return []
-        read: list[tuple[Node, dict[str, Any]]] = []
+        read: list[tuple[str, Node, dict[str, Any]]] = []
         entries = []
         shape = Shape("map", model=Entry)
         for number, node in enumerate(root.value, 1):
@@ -189,7 +194,7 @@ class Checker:
                 continue
             self.bad = set()
             value = self.value(node, shape, ())
-            read.append((node, value))
+            read.append((self.entry, node, value))
             self.claim_ids(node, value)
             try:
                 entries.append(Entry.model_validate(value))
@@ -201,7 +206,7 @@ class Checker:
     def name(self, node: Node, number: int) -> str:
         if node.kind == "map":
             for key, value in node.value:
-                if key.kind == "scalar" and key.value == "id" and value.kind == "scalar" and value.value.strip():
+                if key.kind == "scalar" and key.value == "id" and value.kind == "scalar" and ID.fullmatch(value.value[:80]):
                     return value.value[:80]
         return f"entry {number}"
 
@@ -322,7 +327,8 @@ class Checker:
             near = context.get("nearest")
             if vocabulary := context.get("vocabulary"):
                 near = self.finder.nearest(given, vocabulary, VOCABULARIES[vocabulary])
-            self.report(place.line, path, found, context.get("allowed", detail["msg"]), near)
+            rule = "at least one value is expected" if detail["type"] == "too_short" else detail["msg"]
+            self.report(place.line, path, found, context.get("allowed", rule), near)
 
     def claim_ids(self, node: Node, value: Mapping[str, Any]) -> None:
         """Claim ids are unique in an entry; here too, so that it is said even where a claim has another problem."""
@@ -340,52 +346,52 @@ class Checker:
 
     # across entries
 
-    def across(self, read: list[tuple[Node, dict[str, Any]]]) -> None:
-        """Duplicates, order, and relations to other entries."""
-        ids = {value["id"]: node for node, value in reversed(read) if value.get("id")}
+    def across(self, read: list[tuple[str, Node, dict[str, Any]]]) -> None:
+        """Duplicates, order, and relations to other entries; `read` holds the label, node and value of each entry."""
+        ids = {value["id"]: node for _, node, value in reversed(read) if value.get("id")}
         previous = ""
-        for node, value in read:
+        for label, node, value in read:
+            self.entry = label
             name = value.get("id")
             if not name:
                 continue
-            self.entry = name[:80]
             if ids[name] is not node:
                 message = f"each id once; it stands on line {ids[name].line} already"
                 self.report(find(node, ("id",)).line, ("id",), shown(name), message)
             elif name < previous:
-                message = f"entries are sorted by id: it belongs before {previous} (python -m scripts.catalog format sorts)"
+                message = f"entries are sorted by id: it belongs before {shown(previous)}; `make fmt` sorts"
                 self.report(find(node, ("id",)).line, ("id",), shown(name), message)
             previous = name
         for field, same in (("arxiv", str), ("doi", str.lower), ("openreview", str), ("title", normalised)):
             self.twice(read, field, same)
-        for node, value in read:
-            self.entry = str(value.get("id") or self.name(node, 0))[:80]
+        for label, node, value in read:
+            self.entry = label
             for relation, targets in (value.get("relations") or {}).items():
                 for index, target in enumerate(targets or ()):
-                    if target is None:
-                        continue
                     path = ("relations", relation, index)
+                    if target is None or not ID.fullmatch(target[:200]):
+                        continue
                     if target == value.get("id"):
                         self.report(find(node, path).line, path, shown(target), "an entry cannot be related to itself")
                     elif target not in ids:
                         near = self.finder.nearest(target, "id", ids)
+                        near = None if near == value.get("id") else near
                         self.report(find(node, path).line, path, shown(target), "an id of the catalog is expected", near)
 
-    def twice(self, read: list[tuple[Node, dict[str, Any]]], field: str, same: Any) -> None:
+    def twice(self, read: list[tuple[str, Node, dict[str, Any]]], field: str, same: Callable[[str], str]) -> None:
         """Two entries with the same value of a field are the same paper."""
         seen: dict[str, tuple[str, int]] = {}
-        for node, value in read:
+        for label, node, value in read:
             if not value.get(field):
                 continue
-            key = same(value[field])
-            name = str(value.get("id") or "an entry without id")[:80]
-            if key and key in seen:
-                self.entry = name
-                other, line = seen[key]
-                message = f"the same {field} as {other} (line {line}): one paper, one entry"
-                self.report(find(node, (field,)).line, (field,), shown(value[field]), message)
+            key, line = same(value[field]), find(node, (field,)).line
+            if key in seen:
+                self.entry = label
+                other, first = seen[key]
+                message = f"the same {field} as {other} (line {first}): one paper, one entry"
+                self.report(line, (field,), shown(value[field]), message)
             elif key:
-                seen[key] = (name, find(node, (field,)).line)
+                seen[key] = (label, line)
 
 
 def normalised(title: str) -> str:

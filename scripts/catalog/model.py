@@ -28,7 +28,7 @@ LONGEST = 5_000  # characters of one text
 ID = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 CLAIM_ID = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 ARXIV = re.compile(r"(\d\d)(0[1-9]|1[0-2])\.(\d{4,5})|[a-z]+(-[a-z]+)*(\.[A-Z]{2})?/\d\d(0[1-9]|1[0-2])\d{3}", re.ASCII)
-DOI = re.compile(r"10\.\d{4,9}(\.\d+)*/[!-~]+", re.ASCII)
+DOI = re.compile(r"10\.\d{4,9}(\.\d+)*/(?:(?![{}\"\\])[!-~])+", re.ASCII)
 OPENREVIEW = re.compile(r"[A-Za-z0-9_-]{6,20}")
 URL = re.compile(
     r"https?://([A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?\.)+[A-Za-z]{2,}(:\d{1,5})?([/?#][^\s<>\"{}|\\^`\x00-\x20\x7f-\U0010ffff]*)?"
@@ -222,20 +222,14 @@ def unique(values: tuple) -> tuple:
     return values
 
 
-def filled(values: tuple) -> tuple:
-    """At least one value."""
-    if not values:
-        raise wrong("at least one value is expected")
-    return values
-
-
 def _pattern(pattern: str, example: str, **more: Any) -> WithJsonSchema:
     return WithJsonSchema({"type": "string", "pattern": pattern, "examples": [example], **more})
 
 
+FILLED = Field(min_length=1)
 Text = Annotated[str, AfterValidator(plain_text)]
 Person = Annotated[str, AfterValidator(person)]
-Authors = Annotated[tuple[Person, ...], BeforeValidator(as_tuple), AfterValidator(filled), Field(min_length=1)]
+Authors = Annotated[tuple[Person, ...], FILLED, BeforeValidator(as_tuple)]
 Arxiv = Annotated[str, AfterValidator(arxiv_id), _pattern(r"^(\d{4}\.\d{4,5}|[a-z.A-Z-]+/\d{7})$", "2411.10023")]
 Doi = Annotated[str, AfterValidator(doi_name), _pattern(r"^10\.\d{4,9}", "10.1145/2810103.2813677")]
 OpenReview = Annotated[str, AfterValidator(openreview_id), _pattern(f"^{OPENREVIEW.pattern}$", "rJxtCnN2wB")]
@@ -247,16 +241,17 @@ Links = Annotated[tuple[Link, ...], BeforeValidator(as_tuple), AfterValidator(un
 Ids = Annotated[tuple[PaperId, ...], BeforeValidator(as_tuple), AfterValidator(unique)]
 
 
-def term_list(vocabulary: str) -> Any:
+def term_list(vocabulary: str, *rules: Any) -> Any:
     """The type of a list of terms without repetition."""
-    return Annotated[tuple[Annotated[str, Term(vocabulary)], ...], BeforeValidator(as_tuple), AfterValidator(unique)]
+    term = Annotated[str, Term(vocabulary)]
+    return Annotated[tuple[term, ...], *rules, BeforeValidator(as_tuple), AfterValidator(unique)]
 
 
 def term_or_terms(vocabulary: str) -> Any:
     """The type of a term, or a list of several, kept as a list of at least one."""
     term = Annotated[str, Term(vocabulary)]
-    written = BeforeValidator(one_or_more, json_schema_input_type=term | Annotated[tuple[term, ...], Field(min_length=1)])
-    return Annotated[tuple[term, ...], written, AfterValidator(unique), AfterValidator(filled)]
+    written = BeforeValidator(one_or_more, json_schema_input_type=term | Annotated[tuple[term, ...], FILLED])
+    return Annotated[tuple[term, ...], FILLED, written, AfterValidator(unique)]
 
 
 # --- the model -----------------------------------------------------------------------------------------------------------
@@ -342,7 +337,7 @@ class Entry(Record):
     code: Links = Field((), description="Official code.")
     kind: Annotated[str, Term("kind")] = Field(description="What sort of paper it is.")
     setting: Annotated[str, Term("setting")] = Field(description="What is attacked or defended.")
-    modality: Annotated[term_list("modality"), AfterValidator(filled)] = Field(description="The kinds of private data.")
+    modality: term_list("modality", FILLED) = Field(description="The kinds of private data.")
     threat_model: ThreatModel | None = Field(
         None, description="Who attacks, with what, for what; attacks and defenses need it.", validate_default=True
     )

@@ -20,7 +20,7 @@ except ImportError:  # PyYAML without libyaml: the same events, slower
 
 MAX_BYTES = 20_000_000
 MAX_DEPTH = 12  # the model needs 6
-MAX_NODES = 2_000_000  # 5,000 full entries have 650,000
+MAX_NODES = 1_500_000  # 5,000 full entries have 600,000
 PLAIN_ONLY = "plain YAML only: no anchors, aliases, merge keys, tags or directives; write the value out"
 # what YAML forbids, and what its parser takes for a line break where editors do not
 FORBIDDEN = re.compile("[^\t\n\r\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
@@ -40,7 +40,8 @@ class Node:
     def described(self) -> str:
         """The node as a report shows it."""
         if self.kind == "scalar":
-            return (self.value or "nothing") if self.plain and len(self.value) <= 80 else shown(self.value)
+            readable = self.plain and len(self.value) <= 80 and self.value.isprintable()
+            return (self.value or "nothing") if readable else shown(self.value)
         return {"list": "a list", "map": "a mapping"}.get(self.kind, "an alias")
 
 
@@ -104,8 +105,7 @@ def _build(loader: Loader, file: str, problems: list[Problem]) -> Node | None:
     count = documents = 0
 
     def report(event: yaml.Event, found: str, message: str) -> None:
-        if len(problems) < MAX_PROBLEMS:
-            problems.append(Problem(file, event.start_mark.line + 1, "", "", found, message))
+        problems.append(Problem(file, event.start_mark.line + 1, "", "", found, message))
 
     while True:
         event = loader.get_event()
@@ -133,9 +133,8 @@ def _build(loader: Loader, file: str, problems: list[Problem]) -> Node | None:
             continue
         elif kind is yaml.AliasEvent:
             start = event.start_mark
-            report(event, f"*{event.anchor}", PLAIN_ONLY)
             children.append(Node("bad", "", False, start.line + 1, start.index, event.end_mark.index))
-            continue
+            report(event, f"*{event.anchor}", PLAIN_ONLY)
         elif kind is yaml.DocumentStartEvent:
             documents += 1
             if documents > 1:
@@ -152,9 +151,14 @@ def _build(loader: Loader, file: str, problems: list[Problem]) -> Node | None:
         else:
             continue
         count += 1
+        if len(problems) > MAX_PROBLEMS:
+            report(event, f"more than {MAX_PROBLEMS:,} problems", "fix these first")
+            return None
         if count > MAX_NODES:
             report(event, f"more than {MAX_NODES:,} values", "this is not a catalog of papers")
             return None
+        if kind is yaml.AliasEvent:
+            continue
         if event.anchor is not None:
             report(event, f"&{event.anchor}", PLAIN_ONLY)
         if event.tag is not None:

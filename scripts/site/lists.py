@@ -24,6 +24,12 @@ TAXONOMY = {
 }
 
 
+def title_after_name(entry: Entry) -> str:
+    """The title for a place where the method's name stands already."""
+    name = f"{entry.method}:"
+    return entry.title[len(name) :].strip() if entry.method and entry.title.startswith(name) else entry.title
+
+
 def here(atlas: Atlas, entry: Entry) -> str:
     """Badges of a paper in a list."""
     return " ".join(status(atlas, entry))
@@ -41,7 +47,7 @@ def papers_index(atlas: Atlas) -> str:
         rows = []
         for entry in entries:
             name = f"[**{text(short_name(entry))}**]({entry.id}.md)"
-            title = "" if short_name(entry) == entry.title else f"<br>{text(entry.title)}"
+            title = "" if short_name(entry) == entry.title else f"<br>{text(title_after_name(entry))}"
             who = f"<br><small>{text(byline(entry))}</small>"
             venue = link(entry.venue, f"../taxonomy/venue.md#{anchor(entry.venue)}")
             access = " ".join(term_link("access", term) for term in entry.terms("access"))
@@ -64,8 +70,8 @@ def notebooks_index(atlas: Atlas) -> str:
     about = "Notebooks that show each method at work."
     matter = front_matter("Notebooks", hide=["navigation"], description=about, search={"exclude": True})
     says = (
-        "Each notebook imports an implementation and shows what it does: the threat model, one call, the picture, the numbers against "
-        "the baselines, one ablation. They are committed executed. On a laptop each takes about a minute."
+        "Each notebook imports an implementation and shows what it does: the threat model, one call, the picture, the numbers "
+        "against the baselines, one ablation. They are committed executed. On a laptop each takes about a minute."
     )
     return f"{matter}\n# Notebooks\n\n{says}\n\n{body}\n"
 
@@ -94,8 +100,8 @@ def taxonomy_index(atlas: Atlas) -> str:
         cards.append(block("ia-card", f"### [{text(title)}]({facet}.md)\n\n{text(says)}\n\n{shown}{more}"))
     matter = front_matter("Taxonomy", hide=["navigation", "toc"], description="The vocabularies by which papers are sorted.")
     says = (
-        "Every paper is described in the same closed vocabularies. Each term has one definition. The same terms filter the command "
-        "line: `python -m implementations list --access label-only`."
+        "Every paper is described in the same closed vocabularies. Each term has one definition. The same terms filter the "
+        "command line: `python -m implementations list --access label-only`."
     )
     return f"{matter}\n# Taxonomy\n\n{says}\n\n" + block("ia-cards ia-cards--two", "\n\n".join(cards)) + "\n"
 
@@ -124,7 +130,8 @@ def term_papers(atlas: Atlas, entries: list[Entry]) -> str:
     lines = []
     for entry in entries:
         name = f"[**{text(short_name(entry))}**](../papers/{entry.id}.md)"
-        lines.append(f"- {name} {text(entry.title)} <small>{text(entry.venue)} {entry.year}</small> {here(atlas, entry)}")
+        where = f"<small>{text(entry.venue)} {entry.year}</small>"
+        lines.append(f"- {name} {text(title_after_name(entry))} {where} {' '.join(status(atlas, entry)[-1:])}")
     return block("ia-list", "\n".join(lines), "section", " data-search-exclude")
 
 

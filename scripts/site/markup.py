@@ -153,6 +153,11 @@ def number(value: Any) -> str:
     return f"{value:.{3 if size < 1 else 2 if size < 10 else 1}f}"
 
 
+def as_given(value: float) -> str:
+    """A number as somebody else wrote it, without rounding: 0.28, 12, 1,500."""
+    return f"{value:,.0f}" if float(value).is_integer() and abs(value) < 1e15 else f"{value:.10g}"
+
+
 def measured(spread: Mapping[str, Any] | None) -> str:
     """A median over seeds with its spread, such as 0.934 ± 0.012."""
     if not spread:

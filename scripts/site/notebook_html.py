@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 
-from bs4 import BeautifulSoup
+from bs4 import BeautifulSoup, Comment
 
 SUFFIXES = {"image/png": "png", "image/jpeg": "jpg", "image/gif": "gif", "image/svg+xml": "svg", "image/webp": "webp"}
 LOADING = {"src", "srcset", "poster", "data"}
@@ -38,8 +38,10 @@ def clean(html: str, resolve: Callable[[str], str | None]) -> Cleaned:
         tag.decompose()
     for tag in soup.select(".jp-Collapser, .jp-InputCollapser, .jp-OutputCollapser, .jp-Cell-outputCollapser"):
         tag.decompose()
+    for comment in soup.find_all(string=lambda text: isinstance(text, Comment)):
+        comment.extract()
     for tag in soup.find_all(True):
-        for name in [name for name in tag.attrs if name.startswith("on")]:
+        for name in [name for name in tag.attrs if name.startswith("on") or name == "tabindex"]:
             del tag[name]
     code_blocks(soup)
     headings(soup, done)

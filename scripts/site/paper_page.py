@@ -9,6 +9,7 @@ from ..vocabulary import VOCABULARIES
 from .atlas import RELATIONS, Atlas, short_name
 from .markup import (
     anchor,
+    as_given,
     badge,
     block,
     external,
@@ -84,7 +85,7 @@ def status(atlas: Atlas, entry: Entry) -> list[str]:
     held, checked = verdicts(atlas.results.get(entry.id))
     if checked:
         kind = "good" if held == checked else "note" if held else "bad"
-        label = "reproduced" if held == checked else f"{held} of {checked} claims reproduced" if held else "not reproduced"
+        label = "reproduced" if held == checked else f"{held} of {checked} claims" if held else "not reproduced"
         found.append(badge(label, kind, f"{held} of {checked} claims hold in our measurement"))
     return found
 
@@ -164,7 +165,8 @@ def claims(entry: Entry, module: Module | None, result: Mapping[str, Any] | None
 def one_claim(entry: Entry, claim: CatalogClaim, module: Module | None, result: Mapping[str, Any] | None) -> str:
     checked = module.claims.get(claim.id) if module else None
     verdict = result["claims"].get(claim.id) if result else None
-    lines = [f"### {text(claim.says)} {{ #claim-{anchor(claim.id)} }}"]
+    short = text(claim.id.replace("-", " "))
+    lines = [f'### {text(claim.says)} {{ #claim-{anchor(claim.id)} data-toc-label="{short}" }}']
     if verdict is not None:
         seeds = f"{verdict['seeds_holding']} of {len(result['seeds'])} seeds"
         toy = " " + badge("toy scale", "plain", TOY) if result["toy"] else ""
@@ -181,10 +183,10 @@ def one_claim(entry: Entry, claim: CatalogClaim, module: Module | None, result: 
     if told := reported(claim):
         lines.append(told)
     if verdict is not None:
-        lines.append(claim_numbers(result, verdict, checked, module))
+        lines.append(claim_numbers(result, verdict, checked))
     if checked and checked.check:
         broken = "fails" if verdict is None or verdict["ablation_fails"] else "passes too, so this check proves little"
-        says = f"What the test asserts of the run `{checked.run}`. With the numbers of the ablation `{checked.ablation}` it {broken}."
+        says = f"What the test asserts of the run `{checked.run}`. Given the numbers of `{checked.ablation}` it {broken}."
         lines.append(folded("The check", f"{prose(says)}\n\n{fence(textwrap.dedent(checked.check), 'python')}"))
     return block("ia-claim", "\n\n".join(lines))
 
@@ -195,15 +197,13 @@ def reported(claim: CatalogClaim) -> str:
     if said is None:
         return ""
     unit = f" {text(said.unit)}" if said.unit else ""
-    baseline = f" (baseline {number(said.baseline)}{unit})" if said.baseline is not None else ""
+    baseline = f" (baseline {as_given(said.baseline)}{unit})" if said.baseline is not None else ""
     note = f" {text(said.note)}" if said.note else ""
     place = f"on {text(said.dataset)}, {text(said.source)}"
-    return f"The paper reports: {text(said.metric)} **{number(said.value)}{unit}**{baseline} {place}.{note}"
+    return f"The paper reports: {text(said.metric)} **{as_given(said.value)}{unit}**{baseline} {place}.{note}"
 
 
-def claim_numbers(
-    result: Mapping[str, Any], verdict: Mapping[str, Any], checked: CheckedClaim | None, module: Module | None
-) -> str:
+def claim_numbers(result: Mapping[str, Any], verdict: Mapping[str, Any], checked: CheckedClaim | None) -> str:
     """Our numbers behind one claim: the run it is about, what it is compared with, baselines, its ablation."""
     runs = result["runs"]
     available = metric_names(result)
@@ -216,13 +216,13 @@ def claim_numbers(
     rows = []
     for name in names:
         run = runs[name]
-        label = ablation_label(name, run)
+        label = run_label(name, run)
         rows.append((label, *(measured(run["metrics"].get(metric)) for metric in metrics)))
     head = ("Ours, median ± std over seeds", *(metric_head(result, metric) for metric in metrics))
     return block("ia-scroll", table(head, rows, "l" + "r" * len(metrics)))
 
 
-def ablation_label(name: str, run: Mapping[str, Any]) -> str:
+def run_label(name: str, run: Mapping[str, Any]) -> str:
     role = run["role"]
     shown = text(name.replace("_", " "))
     label = f"**{shown}**" if role == "method" else shown
@@ -267,7 +267,7 @@ def measurements(entry: Entry, result: Mapping[str, Any] | None) -> str:
     head = ["Run", *(metric_head(result, metric) for metric in metrics), *(["queries"] if asked else []), "seconds"]
     rows = [
         (
-            ablation_label(name, run),
+            run_label(name, run),
             *(measured(run["metrics"].get(metric)) for metric in metrics),
             *([number(run["queries"])] if asked else []),
             number(run["seconds"]),
@@ -341,7 +341,7 @@ def sample_table(result: Mapping[str, Any], shown: int = 6) -> str:
 
 def implementation(atlas: Atlas, entry: Entry, module: Module | None) -> str:
     if module is None:
-        says = "This paper has no implementation here yet. The facts on this page come from the catalog. [Add one](../contribute.md)."
+        says = "This paper has no implementation here yet; the page shows what the catalog holds. [Add one](../contribute.md)."
         return "## Implementation\n\n" + block("ia-note", says)
     code = external(module.path, atlas.blob(module.path))
     tests = external("its tests", atlas.blob(f"tests/{module.setting}/test_{entry.id}.py"))

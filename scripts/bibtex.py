@@ -1,0 +1,55 @@
+"""BibTeX entries from catalog entries."""
+
+import re
+from functools import cache
+
+import bibtexparser
+from bibtexparser.middlewares import LatexEncodingMiddleware
+from bibtexparser.model import Entry as BibtexEntry
+from bibtexparser.model import Field
+from pylatexenc.latexencode import RULE_REGEX, UnicodeToLatexConversionRule, UnicodeToLatexEncoder
+
+from scripts.catalog import Entry
+from scripts.vocabulary import VENUE
+
+JOURNALS = ("IEEE Access", "IEEE IoT Journal", "PoPETs", "TDSC", "TIFS", "TKDE", "TPAMI")
+
+
+def to_bibtex(entry: Entry) -> str:
+    """One BibTeX entry, key = id, in LaTeX-safe ASCII where LaTeX has a name for the character; ends with a line break.
+
+    Journals give @article, arXiv @misc, everything else @inproceedings. The title is braced as a whole, so that no style
+    changes its capitals.
+    """
+    kind, place = {"arXiv": ("misc", "howpublished")}.get(entry.venue, ("inproceedings", "booktitle"))
+    if entry.venue in JOURNALS:
+        kind, place = "article", "journal"
+    texts = {
+        "title": entry.title,
+        "author": " and ".join(entry.authors),
+        place: VENUE[entry.venue],
+    }
+    record = BibtexEntry(kind, entry.id, [Field(name, text) for name, text in texts.items()])
+    (record,) = LatexEncodingMiddleware(encoder=encoder()).transform(bibtexparser.Library([record])).entries
+    record["title"] = f"{{{record['title']}}}"
+    verbatim = {
+        "year": str(entry.year),
+        "eprint": entry.arxiv,
+        "archivePrefix": entry.arxiv and "arXiv",
+        "doi": entry.doi,
+        "url": entry.url or entry.links.get("OpenReview") or entry.links.get("arXiv"),
+    }
+    for name, text in verbatim.items():
+        if text:
+            record[name] = text
+    style = bibtexparser.BibtexFormat()
+    style.indent, style.value_column, style.trailing_comma = "  ", "auto", False
+    return bibtexparser.write_string(bibtexparser.Library([record]), bibtex_format=style)
+
+
+@cache
+def encoder() -> UnicodeToLatexEncoder:
+    """Encodes plain text: a dollar is a dollar, and braces become names, since BibTeX counts even escaped ones."""
+    braces = [(re.compile(r"\{"), r"\\ensuremath{\\lbrace}"), (re.compile(r"\}"), r"\\ensuremath{\\rbrace}")]
+    rules = [UnicodeToLatexConversionRule(RULE_REGEX, braces), "defaults"]
+    return UnicodeToLatexEncoder(conversion_rules=rules, unknown_char_warning=False)
