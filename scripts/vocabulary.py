@@ -192,6 +192,7 @@ VENUE = {
     "Findings of NAACL": "Findings of the Association for Computational Linguistics: NAACL",
     "ICCV": "IEEE/CVF International Conference on Computer Vision",
     "ICDE": "IEEE International Conference on Data Engineering",
+    "ICDM Workshops": "Workshops of the IEEE International Conference on Data Mining",
     "ICLR": "International Conference on Learning Representations",
     "ICLR Workshop": "Workshop at the International Conference on Learning Representations",
     "ICML": "International Conference on Machine Learning",
@@ -212,6 +213,7 @@ VENUE = {
     "TPAMI": "IEEE Transactions on Pattern Analysis and Machine Intelligence",
     "USENIX Security": "USENIX Security Symposium",
     "WACV": "IEEE/CVF Winter Conference on Applications of Computer Vision",
+    "WPES": "Workshop on Privacy in the Electronic Society",
     "WWW": "The Web Conference",
 }
 

@@ -1,16 +1,16 @@
 """BREP-MI: inversion from predicted labels alone, by moving away from the decision boundary.
 
-Paper: "Label-Only Model Inversion Attacks via Boundary Repulsion", Mostafa Kahla, Si Chen, Hoang Anh Just, Ruoxi Jia, CVPR 2022.
-https://arxiv.org/abs/2203.01925
+Paper: "Label-Only Model Inversion Attacks via Boundary Repulsion", Mostafa Kahla, Si Chen, Hoang Anh Just, Ruoxi Jia,
+CVPR 2022. https://arxiv.org/abs/2203.01925
 
 Idea. The adversary sees only which class the target names. A picture deep inside a class shows it better than one at its edge,
 and labels are enough to tell where the edge is: sample codes on a sphere around the present one in the latent space of a
-public GAN, and ask for their labels. Those that leave the class point to the boundary; step the other way. When nearly the whole
-sphere stays inside, the boundary is far, so enlarge the sphere and go on. The code ends near the middle of the class's region.
+public GAN, and ask for their labels. Those that leave the class point to the boundary; step the other way. When nearly the
+whole sphere stays inside, the boundary is far, so enlarge the sphere and go on. The code ends near the middle of the class.
 
 Deviations
 1. The prior is the small hinge GAN of `common.priors`, the same that GMI uses here.
-2. All classes move in one batch, each with its own radius; a class that has not found a larger sphere for `patience` rounds stops.
+2. All classes move in one batch, each with its own radius; a class that has not grown its sphere for `patience` rounds stops.
 3. Fewer points on the sphere and fewer rounds than in the paper, and no growth of the step with the radius beyond `max_step`
    (official code: at most 3).
 4. Ends at the last code, as Algorithm 1 does; the official code reports the code at the last enlargement.

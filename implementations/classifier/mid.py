@@ -3,14 +3,14 @@
 Paper: "Improving Robustness to Model Inversion Attacks via Mutual Information Regularization", Tianhao Wang, Yuheng Zhang,
 Ruoxi Jia, AAAI 2021. https://arxiv.org/abs/2009.05241
 
-Idea. An inversion attack can only use what predictions say about inputs. MID adds the mutual information of input and prediction
-to the training loss: enough may pass to name the class, the rest is squeezed out. For neural networks the bound of the
-variational information bottleneck stands in for it: features become a Gaussian N(mu(x), sigma(x)), and their divergence from
+Idea. An inversion attack can only use what predictions say about inputs. MID adds the mutual information of input and
+prediction to the training loss: enough may pass to name the class, the rest is squeezed out. For neural networks the bound of
+the variational information bottleneck stands in for it: features become a Gaussian N(mu(x), sigma(x)), and their divergence from
 N(0, I) is the penalty, an upper bound on the information that passes.
 
 Deviations
 1. The bottleneck has 64 units behind the same convolutions as the undefended target, and is trained as long as that.
-2. The deployed model draws a fresh feature at every query, as in training; draws come from a seeded stream so that results repeat.
+2. The deployed model draws a fresh feature at every query, as in training, from a seeded stream so that results repeat.
    An adversary with the weights could remove the noise: `deploy_mean` shows what that gives.
 """
 

@@ -41,7 +41,7 @@ class SoftmaxRegression(nn.Module):
         self.head = nn.Linear(self.width, classes)
 
     def features(self, x: Tensor) -> Tensor:
-        return x.flatten(1)
+        return (x * 2 - 1).flatten(1)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.features(x))

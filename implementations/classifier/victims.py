@@ -11,7 +11,14 @@ MODULE = "implementations.classifier.victims"
 
 
 def target_network(
-    images: Tensor, labels: Tensor, classes: int, architecture: str, epochs: int, label_smoothing: float, seed: int
+    images: Tensor,
+    labels: Tensor,
+    classes: int,
+    architecture: str,
+    epochs: int,
+    label_smoothing: float,
+    weight_decay: float,
+    seed: int,
 ) -> nn.Module:
     """A trained target for pictures (N, C, S, S) in [0, 1] and labels (N,)."""
 
@@ -22,10 +29,17 @@ def target_network(
     def train(network: nn.Module) -> None:
         generator = torch.Generator(images.device).manual_seed(seed)
         train_classifier(
-            network, images, labels, generator, epochs, f"the target ({architecture})", label_smoothing=label_smoothing
+            network,
+            images,
+            labels,
+            generator,
+            epochs,
+            f"the target ({architecture})",
+            label_smoothing=label_smoothing,
+            weight_decay=weight_decay,
         )
 
-    key = [images, labels, classes, architecture, epochs, label_smoothing, seed]
+    key = [images, labels, classes, architecture, epochs, label_smoothing, weight_decay, seed]
     return cached_module(f"target-{architecture}", MODULE, key, make, train, images.device)
 
 

@@ -77,7 +77,8 @@ def cached(
     with FileLock(str(path) + ".lock"):
         tensors = _load(path, device) if path.exists() else None
         if tensors is None:
-            tensors = {key: value.detach().contiguous() for key, value in build().items()}
+            with torch.enable_grad():  # the caller may be evaluating
+                tensors = {key: value.detach().contiguous() for key, value in build().items()}
             _save(path, tensors)
             tensors = {key: value.to(device) for key, value in tensors.items()}
     return tensors

@@ -22,7 +22,7 @@ TINY = 1e-30
 class Minimum:
     """Where a batch of N problems ended. All tensors have first dimension N."""
 
-    x: Tensor  # (N, D), the best point found
+    x: Tensor  # (N, D), the last point; with line search the best one too
     value: Tensor  # (N,), the objective there
     steps: Tensor  # (N,), accepted steps
     evaluations: Tensor  # (N,), how often the objective was evaluated
@@ -171,13 +171,16 @@ def minimize(
     c2: float = 0.9,
     trials: int = 12,
     first_step: float = 1.0,
+    line_search: bool = True,
     give_up: Callable[[Tensor], Tensor] | None = None,
 ) -> Minimum:
     """Minimises N problems from `start` (N, D) with at most `evaluations` evaluations of each.
 
     `objective(points, rows)` gives values and gradients of the problems `rows` at `points`. A problem is finished when its
     value is at most `tolerance`, or when `trials` evaluations along the steepest descent found no lower value. `first_step`
-    is the length of the first trial step. `give_up(values)` may name problems (N,) to stop, from all values so far.
+    is the length of the first trial step. `give_up(values)` may name problems (N,) to stop, from all values so far. Without
+    `line_search` every full quasi-Newton step is taken, as `torch.optim.LBFGS` does by default, whatever it does to the value;
+    a problem whose value is no longer finite stalls where it was before.
     """
     if start.dim() != 2:
         raise ValueError(f"start must be (problems, parameters), not {tuple(start.shape)}")
@@ -203,6 +206,9 @@ def minimize(
         t = search.t
         ft, gt = objective(x + t[:, None] * search.d, rows)
         accept = search.advance(ft, gt, c1, c2)
+        if not line_search:
+            accept = ft.isfinite() & gt.isfinite().all(dim=1)
+            found.stalled[rows[~accept]] = True
         # out of trials: take the better end of the bracket if it is lower; else forget the history; without one, stall
         spent = ~accept & (search.tried >= trials)
         take = spent & (search.f_lo < f)

@@ -40,13 +40,14 @@ def train_classifier(
     lr: float = 2e-3,
     augment: bool = True,
     label_smoothing: float = 0.0,
+    weight_decay: float = 5e-4,
     loss: Callable[[nn.Module, Tensor, Tensor], Tensor] | None = None,
 ) -> None:
     """Trains in place with AdamW and a one-cycle schedule on images (N, C, H, W) in [0, 1] and labels (N,).
 
     `loss(network, x, y)` replaces the cross-entropy where a defense has its own.
     """
-    optimizer = torch.optim.AdamW(network.parameters(), lr=lr, weight_decay=5e-4)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=lr, weight_decay=weight_decay)
     steps = epochs * -(-len(images) // batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps)
     network.train()

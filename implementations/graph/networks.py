@@ -53,6 +53,7 @@ class GraphModels(nn.Module):
         return {name: self.networks[name].hidden(adjacency, features) for name, (adjacency, features) in graphs.items()}
 
 
+@torch.enable_grad()
 def train_gcn(
     network: GCN,
     adjacency: Tensor,

@@ -166,8 +166,9 @@ class GraphSetting(Setting):
         def hidden_similarity(generator: torch.Generator) -> Reconstruction:
             """Cosine similarity of the first hidden layer on a graph without edges, relu(X W1 + b1); nothing is optimised."""
             empty = {name: (torch.zeros(len(x), len(x), device=x.device), x) for name, x in self.features.items()}
+            model = self.target.model
             with torch.no_grad():
-                hidden = self.target.model.hidden(empty)
+                hidden = model.hidden(empty)
             return Reconstruction({name: cosine_similarity(h) for name, h in hidden.items()})
 
         made = (random, same_label, feature_similarity, hidden_similarity)

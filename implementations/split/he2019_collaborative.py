@@ -21,6 +21,7 @@ Deviations
 """
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -41,17 +42,17 @@ class CollaborativeConfig(Config):
     variant: str = "rmle"  # rmle (needs the client's weights) or inverse-network (needs queries)
 
     steps: int = 400  # T, descent steps of rMLE; paper: 500 for shallow cuts, 5000 for deep ones
-    lr: float = 0.03  # epsilon, ADAM step in pixel values; paper: 0.01 for shallow cuts, 0.001 for deep ones
-    tv_weight: float = 1.0  # lambda, weight of the prior (Eq. 3c); not in the paper, its code's value has other units
+    lr: float = 0.1  # epsilon, ADAM step in pixel values; paper: 0.01 for shallow cuts, 0.001 for deep ones
+    tv_weight: float = 0.1  # lambda, weight of the prior (Eq. 3c); not in the paper, its code's value has other units
     beta: float = 1.0  # exponent of the total variation (Eq. 3b); paper: 1
     weights: str = "granted"  # granted, or shuffled: each layer's weights change places (ablation)
 
     queries: str = "public"  # inputs of the queries: public (images) or noise (the paper's third case)
     pairs: str = "matched"  # matched, or shuffled: the network is trained on other queries' answers (ablation)
     net_steps: int = 500  # training steps of the Inverse-Network
-    net_batch: int = 32  # k, pairs in each
-    net_lr: float = 3e-3  # largest step of its training, one cycle; paper: 1e-3
-    net_width: int = 48  # channels between its layers
+    net_batch: int = 16  # k, pairs in each
+    net_lr: float = 1e-2  # largest step of its training, one cycle; paper: 1e-3
+    net_width: int = 32  # channels between its layers
 
     def __post_init__(self):
         require(self.variant in ATTACKS, f"variant must be one of {', '.join(ATTACKS)}, not {self.variant!r}")
@@ -62,7 +63,6 @@ class CollaborativeConfig(Config):
         require(self.tv_weight >= 0 and self.beta > 0, "tv_weight must be at least 0 and beta above 0")
 
 
-PROJ=True
 # --- white-box: regularised maximum likelihood (Sec. 4) -----------------------------------------------------------------
 
 
@@ -107,7 +107,6 @@ def rmle(oracle: Features, knowledge: Knowledge, config: CollaborativeConfig) ->
         loss = distance.sum() + config.tv_weight * variation.sum()  # Eq. 3c for each input
         (x.grad,) = torch.autograd.grad(loss, x)
         optimizer.step()
-        if PROJ: x.data.clamp_(0,1)
         history["feature_distance"].append(distance.mean().item())
         history["total_variation"].append(variation.mean().item())
         if step in (0, config.steps // 16, config.steps // 4):
@@ -197,3 +196,74 @@ ATTACKS = {"rmle": rmle, "inverse-network": inverse_network}
 def attack(oracle: Features, knowledge: Knowledge, config: CollaborativeConfig) -> Reconstruction:
     """One picture for each observed activation, (V, C, S, S) in [0, 1]."""
     return ATTACKS[config.variant](oracle, knowledge, config)
+
+
+# --- what is measured ---------------------------------------------------------------------------------------------------
+
+
+def best_baseline(runs: Mapping[str, Metrics]) -> float:
+    """The highest mean PSNR, in dB, that needs no attack."""
+    return max(runs[name]["psnr"] for name in ("public_mean", "nearest_public", "noise"))
+
+
+def white_box_recovers(method: Metrics, runs: Mapping[str, Metrics]) -> bool:
+    return method["psnr"] >= best_baseline(runs) + 2 and method["recognizable"] >= 0.7
+
+
+def prior_is_needed(method: Metrics, runs: Mapping[str, Metrics]) -> bool:
+    return method["psnr"] >= runs["no-prior"]["psnr"] + 2 and method["ssim"] >= runs["no-prior"]["ssim"] + 0.15
+
+
+def queries_suffice(method: Metrics, runs: Mapping[str, Metrics]) -> bool:
+    return method["psnr"] >= max(runs["method"]["psnr"] - 1, best_baseline(runs) + 2) and method["recognizable"] >= 0.6
+
+
+def natural_queries_needed(method: Metrics, runs: Mapping[str, Metrics]) -> bool:
+    return method["psnr"] >= runs["noise-queries"]["psnr"] + 3
+
+
+def deeper_is_harder(method: Metrics, runs: Mapping[str, Metrics]) -> bool:
+    return runs["shallow-cut"]["psnr"] - 3 >= method["psnr"] >= runs["deep-cut"]["psnr"] + 1.5
+
+
+NETWORK = {"variant": "inverse-network"}
+QUERIES = {"client": "queries"}
+
+EXPERIMENT = Experiment(
+    paper="he2019_collaborative",
+    setting=SplitSetting,
+    config=CollaborativeConfig(),
+    attack=attack,
+    knowledge=("image-shape", "client-weights", "public-images", "client-queries"),
+    grant={"client": "weights"},
+    ablations={
+        "no-prior": Run(says="lambda = 0: likelihood alone, with as many steps", config={"tv_weight": 0.0}),
+        "wrong-client": Run(
+            says="the client's weights change places: right layers, no knowledge", config={"weights": "shuffled"}
+        ),
+        "wrong-pairs": Run(
+            says="the Inverse-Network learns from the answers to other queries",
+            config={**NETWORK, "pairs": "shuffled"},
+            grant=QUERIES,
+        ),
+        "noise-queries": Run(
+            says="the Inverse-Network learns from answers to Gaussian noise (Sec. 5, case 3)",
+            config={**NETWORK, "queries": "noise"},
+            grant=QUERIES,
+        ),
+    },
+    variants={
+        "black-box": Run(says="Inverse-Network trained on answers to public images (Sec. 5)", config=NETWORK, grant=QUERIES),
+        "shallow-cut": Run(says="rMLE after the first convolution", options={"cut": "conv11"}),
+        "deep-cut": Run(says="rMLE after the last convolution", options={"cut": "relu32"}),
+    },
+    claims={
+        "white-box-recovers": Claim(check=white_box_recovers, ablation="wrong-client"),
+        "prior-is-needed": Claim(check=prior_is_needed, ablation="no-prior"),
+        "queries-suffice": Claim(check=queries_suffice, ablation="wrong-pairs", run="black-box"),
+        "natural-queries-needed": Claim(check=natural_queries_needed, ablation="noise-queries", run="black-box"),
+        "deeper-is-harder": Claim(check=deeper_is_harder, ablation="wrong-client"),
+    },
+    smoke={"steps": 3, "net_steps": 3},
+    paper_scale={"steps": 5000, "lr": 0.01, "net_steps": 40_000, "net_batch": 32, "net_lr": 1e-3, "net_width": 64},
+)

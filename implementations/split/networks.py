@@ -103,7 +103,7 @@ def trained_layers(
 
     def train(network: nn.Module) -> None:
         generator = torch.Generator(images.device).manual_seed(seed)
-        train_classifier(network, images, labels, generator, epochs, "the network to be cut")
+        train_classifier(network, images, labels, generator, epochs, "the network to be cut", lr=1e-3)
 
     key = [architecture, images, labels, classes, width, epochs, seed]
     return OrderedDict(cached_module("split", MODULE, key, make, train, images.device).named_children())

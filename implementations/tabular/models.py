@@ -171,5 +171,9 @@ def fitted(
         with seeded_weights(seed):
             return MODELS[kind](records.shape[1], discrete, classes)
 
+    @torch.enable_grad()
+    def train(model: nn.Module) -> None:
+        model.fit(records, outcomes)
+
     key = [kind, records, outcomes, sorted(discrete.items()), classes, seed]
-    return cached_module(f"table-{kind}", __name__, key, make, lambda model: model.fit(records, outcomes), records.device)
+    return cached_module(f"table-{kind}", __name__, key, make, train, records.device)

@@ -23,8 +23,9 @@ from .problems import MAX_PROBLEMS, CatalogError, Finder, Problem, shown
 from .tree import PLAIN_ONLY, Node, parse, read_text
 
 NULL = {"", "~", "null", "Null", "NULL"}
-INTEGER = re.compile(r"[-+]?\d{1,18}", re.ASCII)
-NUMBER = re.compile(r"[-+]?(\d{1,300}(\.\d*)?|\.\d+)([eE][-+]?\d{1,4})?", re.ASCII)
+# what every YAML reader takes for the same number: no leading zeros (octal in YAML 1.1), an exponent only behind a fraction
+INTEGER = re.compile(r"[-+]?(0|[1-9]\d{0,17})", re.ASCII)
+NUMBER = re.compile(r"[-+]?(0|[1-9]\d{0,299})(\.\d+([eE][-+]\d{1,3})?)?", re.ASCII)
 TRUTH = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 Path_ = tuple[str | int, ...]
 
@@ -111,6 +112,9 @@ class Shape:
         return shapes(self.model) if self.model else {}
 
 
+ENTRY_SHAPE = Shape("map", model=Entry)
+
+
 @cache
 def shapes(model: type[BaseModel]) -> dict[str, Shape]:
     """The shape of each field of a model, read off its annotations."""
@@ -183,7 +187,6 @@ class Checker:
             return []
         read: list[tuple[str, Node, dict[str, Any]]] = []
         entries = []
-        shape = Shape("map", model=Entry)
         for number, node in enumerate(root.value, 1):
             if self.stopped:
                 break
@@ -193,7 +196,7 @@ class Checker:
                     self.report(node.line, "", node.described(), "an entry is a mapping that begins with `- id:`")
                 continue
             self.bad = set()
-            value = self.value(node, shape, ())
+            value = self.value(node, ENTRY_SHAPE, ())
             read.append((self.entry, node, value))
             self.claim_ids(node, value)
             try:
@@ -299,10 +302,10 @@ class Checker:
             word = text.strip().lower()
             near = {"yes": "true", "y": "true", "on": "true", "no": "false", "n": "false", "off": "false"}.get(word, word)
             return self.misshapen(node, path, "true or false is expected, without quotes", near if near in TRUTH else None)
-        pattern, what = (INTEGER, "a whole number") if kind == "integer" else (NUMBER, "a number")
+        pattern, what = (INTEGER, "a whole number") if kind == "integer" else (NUMBER, "a number such as 0.28 or 1.0e-5")
         if node.plain and pattern.fullmatch(text):
             return int(text) if kind == "integer" else float(text)
-        inside = pattern.search(text)
+        inside = pattern.search(re.sub(r"^0+(?=\d)", "", text[:100]))
         rest = "" if kind == "integer" else " or unit"
         return self.misshapen(node, path, f"{what} is expected, without quotes{rest}", inside.group() if inside else None)
 
@@ -315,6 +318,8 @@ class Checker:
             path = (*detail["loc"], *context.get("path", ()))
             if any(path[:length] in self.bad for length in range(1, len(path) + 1)):
                 continue
+            if detail["type"] == "too_short" and detail["input"]:
+                continue  # pydantic counts valid items only; the invalid ones are reported by themselves
             if detail["type"] == "missing":
                 self.report(find(node, path[:-1]).line, path, "nothing", "this field is required")
                 continue
@@ -358,6 +363,8 @@ class Checker:
             if ids[name] is not node:
                 message = f"each id once; it stands on line {ids[name].line} already"
                 self.report(find(node, ("id",)).line, ("id",), shown(name), message)
+            elif not ID.fullmatch(name[:200]):
+                continue  # reported already; it has no place in the order
             elif name < previous:
                 message = f"entries are sorted by id: it belongs before {shown(previous)}; `make fmt` sorts"
                 self.report(find(node, ("id",)).line, ("id",), shown(name), message)

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from .checker import NULL, Shape, no_collection
-from .model import HIDDEN, Entry
+from .checker import ENTRY_SHAPE, NULL, Shape, no_collection
+from .model import HIDDEN
 from .problems import CatalogError, Problem, shown
 from .tree import FORBIDDEN, Node, parse
 
@@ -23,7 +23,6 @@ FLOW_MAPS = ("taxonomy", "relations", "reported")  # written on one line where t
 LONG_ITEM = 70  # characters beyond which items stand on lines of their own
 BLOCK_LISTS = ("contributions",)  # one item a line even where they fit
 ANY = Shape("any")
-ENTRY = Shape("map", model=Entry)
 # what some YAML reader takes for null, truth, number or date
 AMBIGUOUS = re.compile(
     r"~|null|true|false|yes|no|on|off|y|n|[-+]?\.(inf|nan)|[-+]?[.\d][\da-fox_.:+\-tz ]*", re.IGNORECASE | re.ASCII
@@ -51,7 +50,7 @@ def _formatted(text: str, file: str) -> str:
     root = _readable(text, file)
     formatted = Formatter(text, root).document()
     again = _readable(formatted, file)
-    if _sorted(data(again, Shape("list", ENTRY))) != _sorted(data(root, Shape("list", ENTRY))):
+    if _sorted(data(again, Shape("list", ENTRY_SHAPE))) != _sorted(data(root, Shape("list", ENTRY_SHAPE))):
         raise RuntimeError("the formatter would have changed the catalog's data; this is a bug in scripts/catalog/formatter.py")
     return formatted
 
@@ -220,7 +219,7 @@ class Formatter:
 
     def document(self) -> str:
         entries = sorted(self.root.value, key=self._order)
-        blocks = ["\n".join(self._items([entry], ENTRY, 0)) for entry in entries]
+        blocks = ["\n".join(self._items([entry], ENTRY_SHAPE, 0)) for entry in entries]
         if not blocks:
             blocks = ["[]"]
         parts = ["\n".join(self.header), *blocks, "\n".join(self.footer)]

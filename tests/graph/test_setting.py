@@ -173,6 +173,16 @@ def test_baselines_are_what_they_say(setting):
     assert made["hidden_similarity"].data["citation"][3, 7].item() == pytest.approx(expected.item(), abs=1e-5)
 
 
+def test_the_target_trains_where_gradients_are_off(tmp_path, monkeypatch):
+    """A target is trained when first asked for, and that may be inside a block without gradients."""
+    monkeypatch.setenv("INVERSION_ATLAS_CACHE", str(tmp_path))
+    with torch.no_grad():
+        assert (
+            GraphSetting(GraphConfig(seed=71, epochs=3)).target.fingerprint()
+            == GraphSetting(GraphConfig(seed=71, epochs=3)).target.fingerprint()
+        )
+
+
 def test_picture(setting):
     random = setting.baselines()["random"](torch.Generator("cpu"))
     drawn = setting.figure({"random": random, "same": setting.baselines()["same_label"](torch.Generator("cpu"))})

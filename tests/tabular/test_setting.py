@@ -208,6 +208,16 @@ def test_paper_preset_says_what_is_missing(tmp_path):
         TabularSetting(TabularConfig(preset="paper", folder=str(tmp_path)))
 
 
+def test_the_target_trains_where_gradients_are_off(tmp_path, monkeypatch):
+    """A target is trained when first asked for, and that may be inside a block without gradients."""
+    monkeypatch.setenv("INVERSION_ATLAS_CACHE", str(tmp_path))
+    with torch.no_grad():
+        assert (
+            TabularSetting(TabularConfig(seed=71, people=300, victims=20, model="mlp")).target.fingerprint()
+            == TabularSetting(TabularConfig(seed=71, people=300, victims=20, model="mlp")).target.fingerprint()
+        )
+
+
 def test_pictures_and_samples(setting):
     guess = setting.baselines()["imputation"](torch.Generator("cpu"))
     drawn = setting.figure({"imputation": guess})
