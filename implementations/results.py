@@ -130,10 +130,28 @@ def device_name(device: torch.device) -> str:
 
 def picture(setting: Setting, reconstructions: dict[str, Any]) -> bytes:
     """The setting's figure as a PNG."""
+    return as_png(setting.figure(reconstructions))
+
+
+def tradeoff_picture(experiment: Experiment, setting: Setting, measured: Sequence[dict[str, Measurement]]) -> bytes:
+    """For a defense: utility against what the first attack recovers, medians over seeds."""
+    from .common.plots import tradeoff
+
+    utility = next(iter(setting.utility_metrics))
+    leak = f"{experiment.against[0]}.{setting.headline}"
+    points = {
+        name: tuple(statistics.median(one[name].metrics[metric] for one in measured) for metric in (utility, leak))
+        for name in measured[0]
+    }
+    label = f"{setting.headline.replace('_', ' ')} of {experiment.against[0]}"
+    return as_png(tradeoff(points, utility.replace("_", " "), label))
+
+
+def as_png(drawn: Any) -> bytes:
+    """A figure as the bytes of a PNG; the figure is closed."""
     from matplotlib import pyplot as plt
 
     buffer = BytesIO()
-    drawn = setting.figure(reconstructions)
     drawn.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
     plt.close(drawn)
     return buffer.getvalue()
@@ -145,7 +163,10 @@ def record(paper: str, seeds: Sequence[int] = SEEDS, device: str = "cpu") -> dic
     setting = experiment.build_setting(device)
     measured = measure_seeds(experiment, setting, seeds)
     result = result_of(experiment, setting, measured, seeds)
-    image = picture(setting, shown(experiment, measured[0]))
+    if experiment.defend is not None:
+        image = tradeoff_picture(experiment, setting, measured)
+    else:
+        image = picture(setting, shown(experiment, measured[0]))
     write_atomically(RESULTS / f"{paper}.png", image)
     write_atomically(RESULTS / f"{paper}.json", json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     return result

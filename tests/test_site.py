@@ -1,5 +1,6 @@
 """The site's generator on a small catalog, and a strict build of it: escaping, determinism, links, sizes, no other hosts."""
 
+import base64
 import dataclasses
 import json
 import os
@@ -25,6 +26,8 @@ from scripts.site.generate import fill, generate, link_repository
 from scripts.site.modules import read_module, read_modules
 from scripts.site.notebook_html import clean
 from scripts.vocabulary import VOCABULARIES
+
+pytestmark = pytest.mark.xdist_group("site")  # one worker builds it
 
 ROOT = Path(__file__).resolve().parents[1]
 REPO = "https://github.com/inversion-atlas/inversion-atlas"
@@ -76,7 +79,7 @@ Idea. A first paragraph with `code` and <b>no</b> markup, and x_1 * x_2 * x_3.
 
 A second paragraph.
 
-Deviations
+**Deviations** (from the paper)
 1. The first deviation
    goes on here.
 2. The second.
@@ -104,7 +107,9 @@ EXPERIMENT = Experiment(
     knowledge=("public-images", "num-classes"),
     ablations={"no_prior": Run(says="no prior")},
     claims={
-        "prior-helps": Claim(check=lambda method, runs: method["accuracy"] >= runs["guess"]["accuracy"] + 0.5, ablation="no_prior"),
+        "prior-helps": Claim(
+            check=lambda method, runs: method["accuracy"] >= runs["guess"]["accuracy"] + 0.5, ablation="no_prior"
+        ),
         "fewer-steps": Claim(check=fewer, ablation="no_prior", not_reproduced="the toy is too easy <script>"),
     },
     paper_scale={"steps": 1000},
@@ -123,7 +128,7 @@ def spread(*values: float) -> dict:
 
 
 def run(role: str, accuracy: float, says: str = "") -> dict:
-    metrics = {"note_restarts": spread(2, 2, 2), "accuracy": spread(accuracy, accuracy, accuracy), "distance": spread(3, 4, 5)}
+    metrics = {"note_restarts": spread(2, 2, 2), "accuracy": spread(*[accuracy] * 3), "distance": spread(3, 4, 5)}
     return {"role": role, "says": says, "metrics": metrics, "queries": 1520, "seconds": 1.5, "peak_memory_mb": 9, "config": {}}
 
 
@@ -139,10 +144,13 @@ RESULT = {
         "distance": {"says": "mean distance", "unit": "mm", "higher_is_stronger": False},
         "accuracy": {"says": "share that is right", "unit": "", "higher_is_stronger": True},
     },
-    "runs": {"guess": run("baseline", 0.1, "a guess"), "method": run("method", 0.9), "no_prior": run("ablation", 0.2, "no prior")},
+    "runs": {
+        "guess": run("baseline", 0.1, "a guess"), "method": run("method", 0.9), "no_prior": run("ablation", 0.2, "no prior"),
+    },
     "claims": {
         "prior-helps": {
-            "reproduced": True, "ablation": "no_prior", "ablation_fails": True, "run": "method", "seeds_holding": 3, "reason": "",
+            "reproduced": True, "ablation": "no_prior", "ablation_fails": True, "run": "method", "seeds_holding": 3,
+            "reason": "",
         },
         "fewer-steps": {
             "reproduced": False, "ablation": "no_prior", "ablation_fails": True, "run": "method", "seeds_holding": 1,
@@ -162,7 +170,6 @@ def png(width: int = 60, height: int = 40) -> bytes:
 
 
 def notebook(image: bytes, words: str) -> str:
-    import base64
 
     made = nbformat.v4.new_notebook(
         metadata={"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
@@ -319,7 +326,8 @@ def test_addresses_cannot_leave_their_attribute():
 def test_code_blocks_hold_any_code(code):
     found = Elements(rendered("before\n\n" + markup.fence(code, "python") + "\n\nafter"))
     assert "script" not in [tag for tag, _ in found.tags]
-    assert [line.rstrip() for line in code.replace("\t", "    ").strip("\n").splitlines()][0].strip() in "".join(found.words)
+    first = code.replace("\t", "    ").strip("\n").splitlines()[0].strip()
+    assert first in "".join(found.words)
     assert "".join(found.words).rstrip().endswith("after")
 
 
@@ -338,7 +346,7 @@ def test_hostile_entry_is_harmless_on_every_page():
     catalog = type(good)([evil, good["beta_root"]])
     for path, page in generate(Atlas(catalog, bibtex={"alpha_attack": bad})).items():
         found = Elements(rendered(page))
-        for tag, attributes in found.tags:
+        for _, attributes in found.tags:
             assert not {"onerror", "onclick"} & set(attributes), path
             assert attributes.get("src") != "x", path
             assert "evil.example" not in attributes.get("href", ""), path
@@ -454,9 +462,9 @@ def test_module_facts(project):
         ("steps", "10", "1000"),
         ("lr", "0.25", ""),
     ]
-    assert module.claims["prior-helps"].metrics == ("accuracy",)
-    assert module.claims["prior-helps"].runs == ("guess",)
-    assert module.claims["fewer-steps"].runs == ("slow",)
+    assert module.claims["prior-helps"].mentions == ("accuracy", "guess")
+    assert module.claims["prior-helps"].check == "method['accuracy'] >= runs['guess']['accuracy'] + 0.5"
+    assert module.claims["fewer-steps"].mentions == ("accuracy", "slow")
     assert (module.role, module.setting) == ("attack", "classifier")
 
 
@@ -475,7 +483,7 @@ def test_real_modules_are_read_whole():
         assert module.deviations, paper
         assert module.role, paper
         assert all(option.says for option in module.config), paper
-        assert all(claim.check for claim in module.claims.values()), paper
+        assert all(claim.check and claim.mentions for claim in module.claims.values()), paper
 
 
 def test_a_module_without_experiment_is_refused(tmp_path):
@@ -492,10 +500,13 @@ def test_a_broken_result_is_named(tmp_path, content):
         recorded.read_results(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [(0.93412, "0.934"), (0.0, "0"), (1.0, "1.00"), (12.345, "12.3"), (1520, "1,520"), (1520.0, "1,520"), (3.2e9, "3.20e+09"), (1e-5, "1.0e-05"), (True, "True"), (float("nan"), "nan")],
-)  # fmt: skip
+NUMBERS = [
+    (0.93412, "0.934"), (0.0, "0"), (1.0, "1.00"), (12.345, "12.3"), (1520, "1,520"), (1520.0, "1,520"), (3.2e9, "3.20e+09"),
+    (1e-5, "1.0e-05"), (True, "True"), (float("nan"), "nan"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("value", "expected"), NUMBERS)
 def test_numbers(value, expected):
     assert markup.number(value) == expected
 
@@ -504,13 +515,15 @@ def test_numbers(value, expected):
 
 
 def test_notebook_html_is_cleaned():
-    html = """<style>x</style><script src="https://cdn.example/mermaid.js"></script><h1 id="A B">A &amp; B<a class="anchor-link">¶</a></h1>
+    html = """<style>x</style><script src="https://cdn.example/mermaid.js"></script><!-- mathjax -->
+    <h1 id="A B">A &amp; B<a class="anchor-link">¶</a></h1>
     <p onclick="x()"><a href="other.ipynb#x">other</a> <a href="gone.md">gone</a> <a href="#a-b">up</a> <a href="#no">no</a></p>
     <div class="highlight-ipynb hl-python"><pre><span></span><span class="k">if</span> x</pre></div>
     <img src="data:image/png;base64,aGVsbG8="><img src="https://evil.example/p.png"><a href="/abs">abs</a>"""
     done = clean(html, lambda path: {"other.ipynb": "../other/"}.get(path))
     assert "<script" not in done.html
     assert "<style" not in done.html
+    assert "mathjax" not in done.html
     assert "onclick" not in done.html
     assert 'href="../other/#x"' in done.html
     assert list(done.files.values()) == [b"hello"]
@@ -565,9 +578,9 @@ def loaded_from_elsewhere(elements: Elements) -> list[str]:
         for name in LOADS.get(tag, ()):
             if re.match(r"(https?:)?//", attributes.get(name, "")):
                 found.append(f"<{tag} {name}={attributes[name]}>")
-        if tag == "link" and LOADING_RELATIONS & set(attributes.get("rel", "").split()):
-            if re.match(r"(https?:)?//", attributes.get("href", "")):
-                found.append(f"<link {attributes['href']}>")
+        loads = tag == "link" and LOADING_RELATIONS & set(attributes.get("rel", "").split())
+        if loads and re.match(r"(https?:)?//", attributes.get("href", "")):
+            found.append(f"<link {attributes['href']}>")
         if re.search(r"url\(\s*['\"]?(https?:)?//", attributes.get("style", "")):
             found.append(attributes["style"])
     return found

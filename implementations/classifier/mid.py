@@ -33,7 +33,7 @@ from .setting import ClassifierSetting
 class MidConfig(Config):
     """How much information may pass."""
 
-    information_weight: float = 0.1  # lambda, weight of the divergence against the cross-entropy, in nats a picture
+    information_weight: float = 0.01  # lambda, weight of the divergence against the cross-entropy; official code: 0.003
     bottleneck: int = 64  # units of the stochastic feature layer
     deploy_mean: bool = False  # the deployed model uses the mean feature instead of a draw
     epochs: int = 12  # of training, as for the undefended target
@@ -120,8 +120,8 @@ EXPERIMENT = Experiment(
         "no_regulariser": Run(says="the same stochastic network, information weight 0", config={"information_weight": 0.0})
     },
     variants={
-        "weaker": Run(says="a tenth of the information weight", config={"information_weight": 0.01}),
-        "stronger": Run(says="three times the information weight", config={"information_weight": 0.3}),
+        "weaker": Run(says="the official code's weight, 0.003", config={"information_weight": 0.003}),
+        "stronger": Run(says="ten times the weight", config={"information_weight": 0.1}),
         "mean_deployed": Run(says="the noise removed at inference", config={"deploy_mean": True}),
     },
     claims={
@@ -131,6 +131,14 @@ EXPERIMENT = Experiment(
                 and method["test_accuracy"] >= runs["undefended"]["test_accuracy"] - 0.03
             ),
             ablation="no_regulariser",
+            not_reproduced=(
+                "On this bench GMI recovers as much from networks trained with MID as from the undefended one, or more, at "
+                "every weight that keeps the target usable (rows by weight). The penalty draws the features of each class "
+                "together, which makes the way to the class smoother, and the undefended target is right on nearly all "
+                "new pictures, so that little surplus information is there to be squeezed out. Loss, noise at inference and "
+                "the parametrisation of the deviation were compared with the official code; taking the noise out "
+                "(mean_deployed) and training twice as long did not change the picture."
+            ),
         ),
     },
     smoke={"epochs": 1},

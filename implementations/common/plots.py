@@ -65,6 +65,18 @@ def gallery(rows: Mapping[str, Tensor], columns: int = 12, cell: float = 0.62) -
     return drawn
 
 
+def tradeoff(points: Mapping[str, tuple[float, float]], x_label: str, y_label: str, highlight: str = "method") -> Figure:
+    """Named points (utility, leakage): up is what an attack recovers, right is what the model is worth."""
+    drawn, axes = figure(6.4, 3.4)
+    for name, (x, y) in points.items():
+        colour = {highlight: "#3f51b5", "undefended": "#e0792b"}.get(name, "#7a7f87")
+        axes.scatter([x], [y], color=colour, s=36, zorder=2)
+        axes.annotate(name.replace("_", " "), (x, y), xytext=(5, 5), textcoords="offset points", fontsize=8, color=colour)
+    axes.set(xlabel=x_label, ylabel=y_label, xlim=(-0.02, 1.12), ylim=(-0.02, 1.05))
+    axes.grid(color=FAINT, linewidth=0.5)
+    return drawn
+
+
 def bars(values: Mapping[str, float], axis: str, highlight: str = "method", width: float = 7.0) -> Figure:
     """Horizontal bars, the largest name first as given; the highlighted one stands out."""
     drawn, axes = figure(width, 0.32 * len(values) + 0.7)

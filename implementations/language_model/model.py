@@ -69,7 +69,7 @@ class CharLSTM(nn.Module):
 
 
 def pad(lines: Sequence[str], device: torch.device | str) -> tuple[Tensor, Tensor]:
-    """Codes (N, T) of lines, each between two line ends and filled up with line ends, and the number of codes to predict (N,)."""
+    """Codes (N, T) of lines, each between two line ends filled up with line ends, and how many are to be predicted (N,)."""
     codes = [tokens_of(f"\n{line}\n", device) for line in lines]
     sizes = torch.tensor([len(code) - 1 for code in codes], device=device)
     return nn.utils.rnn.pad_sequence(codes, batch_first=True, padding_value=CODES["\n"]), sizes

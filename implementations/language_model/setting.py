@@ -33,14 +33,14 @@ LAYOUT = """the paper preset of the language_model setting expects in {folder}:
 class LanguageModelConfig(SettingConfig):
     """Training text, canaries and model."""
 
-    sentences: int = 3000  # private sentences; in the paper preset the first lines of train.txt, 0 for all
+    sentences: int = 2000  # private sentences; in the paper preset the first lines of train.txt, 0 for all
     held_out: int = 300  # sentences kept out of training, for the perplexity
-    digits: int = 5  # random digits of a secret, so that a format has 10^digits candidates; the paper's example: 9
+    digits: int = 4  # random digits of a secret, so that a format has 10^digits candidates; the paper's example: 9
     repetitions: tuple[int, ...] = (0, 1, 2, 4, 8, 16)  # how often a canary is inserted; 0: never, a control
-    per_level: int = 5  # canaries for each number of repetitions
+    per_level: int = 6  # canaries for each number of repetitions
     width: int = 128  # width of the LSTM; the paper's character model: 200
     layers: int = 1  # layers of the LSTM; the paper's character model: 2
-    epochs: int = 12  # passes over the training text
+    epochs: int = 14  # passes over the training text
     batch_size: int = 32  # lines a step
     lr: float = 5e-3  # Adam's first step size, falling to 0
 
@@ -57,16 +57,20 @@ class LanguageModelConfig(SettingConfig):
 
 @dataclass(frozen=True)
 class SecretFormat:
-    """What is known of a secret: the words around it and what its places can hold.
+    """What is known of a secret: the words before it and what its places can hold.
 
-    `before` (T0,) and `after` (T1,) are the fixed character codes, the line's beginning and end included; each of `length`
-    places holds one of the codes `symbols` (S,).
+    `before` (T0,) are the fixed character codes from the beginning of the line; each of the `length` places after them holds
+    one of the codes `symbols` (S,).
     """
 
     before: Tensor
     symbols: Tensor
     length: int
-    after: Tensor
+
+    def candidates(self) -> Tensor:
+        """Character codes (S^length, T0 + length) of all candidates, counted upwards."""
+        places = torch.cartesian_prod(*[self.symbols] * self.length).view(-1, self.length)
+        return torch.cat([self.before.expand(len(places), -1), places], dim=1)
 
 
 OWNERS = (
@@ -81,7 +85,7 @@ def canary_formats(count: int, digits: int, generator: torch.Generator, device: 
     phrases = [secret.format(owner) for secret, owner in itertools.product(SECRETS, OWNERS)]
     order = torch.randperm(len(phrases), generator=generator, device=generator.device)[:count].tolist()
     symbols = tokens_of("0123456789", device)
-    return tuple(SecretFormat(tokens_of("\n" + phrases[i], device), symbols, digits, tokens_of(".\n", device)) for i in order)
+    return tuple(SecretFormat(tokens_of("\n" + phrases[i], device), symbols, digits) for i in order)
 
 
 def exposure(scores: Tensor, secret: Tensor) -> Tensor:
@@ -153,11 +157,11 @@ class LanguageModelSetting(Setting):
         return lines[:count] if count else lines
 
     def training_lines(self, canaries: bool = True) -> list[str]:
-        """The private sentences and, unless told otherwise, each canary as often as it is inserted; for training and defenses."""
+        """The private sentences and, unless told otherwise, each canary as often as it is inserted; defenses train on them."""
         lines = list(self.private["texts"])
         if canaries:
             for form, secret, often in zip(self._formats, self.private["secrets"], self.private["repetitions"], strict=True):
-                body = torch.cat([form.before, form.symbols[secret], form.after]).tolist()
+                body = torch.cat([form.before, form.symbols[secret]]).tolist()
                 lines += ["".join(ALPHABET[code] for code in body).strip("\n")] * int(often)
         return lines
 
@@ -201,20 +205,7 @@ class LanguageModelSetting(Setting):
         def reference_model(_: torch.Generator) -> Reconstruction:
             """candidates in the order of a model trained on the same text without canaries, the first one claimed"""
             model = self.target.grant("logprobs", canaries=False)
-            candidates = torch.cartesian_prod(*[self._formats[0].symbols] * digits).view(-1, digits)
-            scores = [
-                -model(
-                    torch.cat(
-                        [
-                            form.before.expand(len(candidates), -1),
-                            candidates,
-                            form.after.expand(len(candidates), -1),
-                        ],
-                        dim=1,
-                    )
-                ).sum(dim=1)
-                for form in self._formats
-            ]
+            scores = [-model(form.candidates()).sum(dim=1) for form in self._formats]
             return guess(torch.stack(scores))
 
         return {"random_guess": random_guess, "reference_model": reference_model}

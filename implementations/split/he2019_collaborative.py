@@ -32,7 +32,7 @@ from ..common.progress import progress
 from ..common.training import in_batches, seeded_weights
 from ..experiment import Claim, Config, Experiment, Metrics, Reconstruction, Run, require
 from ..threat_model import Features, Knowledge
-from .setting import RECOGNIZABLE, SplitSetting
+from .setting import SplitSetting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ class CollaborativeConfig(Config):
 
     steps: int = 400  # T, descent steps of rMLE; paper: 500 for shallow cuts, 5000 for deep ones
     lr: float = 0.1  # epsilon, ADAM step in pixel values; paper: 0.01 for shallow cuts, 0.001 for deep ones
-    tv_weight: float = 0.1  # lambda, weight of the prior (Eq. 3c); not in the paper, its code's value has other units
+    tv_weight: float = 0.02  # lambda, weight of the prior (Eq. 3c); not in the paper, its code's value has other units
     beta: float = 1.0  # exponent of the total variation (Eq. 3b); paper: 1
     weights: str = "granted"  # granted, or shuffled: each layer's weights change places (ablation)
 
@@ -254,8 +254,16 @@ EXPERIMENT = Experiment(
     },
     variants={
         "black-box": Run(says="Inverse-Network trained on answers to public images (Sec. 5)", config=NETWORK, grant=QUERIES),
-        "shallow-cut": Run(says="rMLE after the first convolution", options={"cut": "conv11"}),
-        "deep-cut": Run(says="rMLE after the last convolution", options={"cut": "relu32"}),
+        "shallow-cut": Run(
+            says="rMLE at a cut after the first convolution, no prior needed",
+            config={"tv_weight": 0.0},
+            options={"cut": "conv11"},
+        ),
+        "deep-cut": Run(
+            says="rMLE at a cut after the last convolution, fifty times the prior",
+            config={"tv_weight": 1.0},
+            options={"cut": "relu32"},
+        ),
     },
     claims={
         "white-box-recovers": Claim(check=white_box_recovers, ablation="wrong-client"),

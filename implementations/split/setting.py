@@ -40,7 +40,7 @@ class SplitConfig(SettingConfig):
     """Data, network and cut."""
 
     data: str = "crops"  # crops (of natural images; paper preset: CIFAR-10) or digits (MNIST-5k; paper preset: MNIST)
-    cut: str = ""  # last layer on the client; empty: relu22 of the CNN (crops), relu2 of LeNet (digits)
+    cut: str = ""  # last layer on the client; empty: relu21 of the CNN (crops), relu2 of LeNet (digits)
     victims: int = 16  # private inputs whose activations are observed
     images: int = 3000  # private training images of the quick preset
     public_images: int = 2000  # images that the adversary has in the quick preset
@@ -63,7 +63,7 @@ class SplitConfig(SettingConfig):
     @property
     def cut_layer(self) -> str:
         """The last layer on the client, by name."""
-        return self.cut or {"cnn": "relu22", "lenet": "relu2"}[self.architecture]
+        return self.cut or {"cnn": "relu21", "lenet": "relu2"}[self.architecture]
 
 
 def split_target(client: nn.Module, server: nn.Module, inputs: Tensor, perturb: nn.Module | None = None) -> Target:

@@ -53,7 +53,8 @@ def papers_index(atlas: Atlas) -> str:
             access = " ".join(term_link("access", term) for term in entry.terms("access"))
             kind = " ".join(term_link("kind", term) for term in entry.terms("kind"))
             rows.append((name + title + who, venue, f"{kind} {access}".strip(), here(atlas, entry)))
-        parts.append(f"## {year}\n\n" + block("ia-papers", table(("Paper", "Venue", "Kind and access", "Here"), rows)))
+        listed = table(("Paper", "Venue", "Kind and access", "Here"), rows, empty="&nbsp;")
+        parts.append(f"## {year}\n\n" + block("ia-papers", listed))
     return "\n\n".join(parts) + "\n"
 
 

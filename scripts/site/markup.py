@@ -76,11 +76,11 @@ def badge(label: str, kind: str, title: str = "") -> str:
     return f'<span class="ia-badge ia-badge--{kind}"{tip}>{text(label)}</span>'
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]], align: str = "") -> str:
-    """A Markdown table of finished cells; `align` has a letter a column, l or r."""
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], align: str = "", empty: str = "–") -> str:
+    """A Markdown table of finished cells; `align` has a letter a column, l or r; `empty` stands in cells without content."""
     marks = {"l": ":---", "r": "---:"}
     lines = ["| " + " | ".join(head) + " |", "| " + " | ".join(marks[a] for a in (align or "l" * len(head))) + " |"]
-    lines += ["| " + " | ".join(cell or "–" for cell in row) + " |" for row in rows]
+    lines += ["| " + " | ".join(cell or empty for cell in row) + " |" for row in rows]
     return "\n".join(lines)
 
 

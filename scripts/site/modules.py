@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from functools import cache
 from io import StringIO
 from pathlib import Path
-from typing import Any
 
 NO_SETTING = {"common", "__pycache__"}
 
@@ -25,13 +24,12 @@ class Option:
 
 @dataclass(frozen=True)
 class CheckedClaim:
-    """A claim as its module checks it: the metrics and runs that the check reads, and the check itself."""
+    """A claim as its module checks it. `mentions` holds all names in the check: of metrics, runs, or anything else."""
 
     ablation: str
     run: str
     check: str
-    metrics: tuple[str, ...]
-    runs: tuple[str, ...]
+    mentions: tuple[str, ...]
     not_reproduced: str = ""
 
 
@@ -43,7 +41,7 @@ class Module:
     setting: str  # the folder's name
     path: str  # from the project's root
     source: str
-    headline: str  # first line of the docstring
+    headline: str  # first paragraph of the docstring
     reference: str  # the paper as the docstring gives it
     idea: str
     deviations: tuple[str, ...]
@@ -156,12 +154,12 @@ def literal(node: ast.expr) -> str:
 
 
 def split_docstring(docstring: str) -> tuple[str, str, str, tuple[str, ...]]:
-    """First line, reference, idea and numbered deviations of a module's docstring."""
+    """First paragraph, reference, idea and numbered deviations of a module's docstring."""
     parts: dict[str, list[str]] = {"reference": [], "idea": [], "deviations": []}
-    first, _, rest = docstring.partition("\n")
+    first, _, rest = docstring.partition("\n\n")
     current = "idea"
     for line in rest.splitlines():
-        if match := re.match(r"(Paper|Idea|Deviations)\b[.:]?\s*", line):
+        if match := re.match(r"\W*(Paper|Idea|Deviations)\b[\W]*", line):
             current = {"Paper": "reference", "Idea": "idea", "Deviations": "deviations"}[match.group(1)]
             line = line[match.end() :]
         elif not line.strip() and current == "reference":
@@ -169,18 +167,18 @@ def split_docstring(docstring: str) -> tuple[str, str, str, tuple[str, ...]]:
         parts[current].append(line)
     idea = "\n".join(parts["idea"]).strip()
     reference = " ".join(" ".join(parts["reference"]).split())
-    return first.strip(), reference, idea, tuple(numbered(parts["deviations"]))
+    return " ".join(first.split()), reference, idea, tuple(numbered(parts["deviations"]))
 
 
 def numbered(lines: list[str]) -> Iterator[str]:
-    """The items of a numbered list, each on one line."""
+    """The items of a numbered list, each on one line; what stands before the first is left out."""
     item: list[str] = []
     for line in lines:
         if match := re.match(r"\s*\d+[.)]\s+", line):
             if item:
                 yield " ".join(item)
             item = [line[match.end() :].strip()]
-        elif line.strip():
+        elif line.strip() and item:
             item.append(line.strip())
     if item:
         yield " ".join(item)
@@ -191,7 +189,7 @@ def numbered(lines: list[str]) -> Iterator[str]:
 
 @cache
 def parsed(path: Path) -> tuple[ast.Module, dict[int, str]]:
-    """A file's syntax tree and the comment at the end of each line."""
+    """A file's syntax tree and its comments by line."""
     source = path.read_text(encoding="utf-8")
     comments = {
         token.start[0]: token.string.lstrip("# ").strip()
@@ -226,7 +224,8 @@ def class_fields(path: Path, name: str) -> dict[str, tuple[str, str]]:
             for line in node.body:
                 if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):
                     default = ast.unparse(line.value) if line.value else ""
-                    found[line.target.id] = (default, comments.get(line.end_lineno or 0, ""))
+                    lines = range(line.lineno, (line.end_lineno or line.lineno) + 1)
+                    found[line.target.id] = (default, " ".join(comments[number] for number in lines if number in comments))
             return found
         if isinstance(node, ast.ImportFrom) and node.level and node.module:
             for alias in node.names:
@@ -240,34 +239,28 @@ def class_fields(path: Path, name: str) -> dict[str, tuple[str, str]]:
 
 
 def read_claim(node: ast.expr, functions: dict[str, ast.FunctionDef]) -> CheckedClaim:
-    """A Claim(...) call: what its check reads of the method's metrics and of other runs."""
+    """A Claim(...) call. Its check is a lambda, a function of the module, or the answer of one that is called."""
     keywords = {k.arg: k.value for k in node.keywords if k.arg} if isinstance(node, ast.Call) else {}
-    check: Any = keywords.get("check")
-    shown, body = "", None
+    check = keywords.get("check")
+    parts: list[ast.AST] = []
+    shown = ""
     if isinstance(check, ast.Lambda):
-        arguments, body, shown = check.args, check.body, ast.unparse(check.body)
+        parts, shown = [check.body], ast.unparse(check.body)
     elif isinstance(check, ast.Name) and check.id in functions:
-        body = functions[check.id]
-        arguments, shown = body.args, ast.unparse(body)
-    metrics: dict[str, None] = {}
-    runs: dict[str, None] = {}
-    if body is not None and len(arguments.args) == 2:
-        method, others = (argument.arg for argument in arguments.args)
-        for part in ast.walk(body):
-            if not (isinstance(part, ast.Subscript) and isinstance(part.slice, ast.Constant)):
-                continue
-            key = str(part.slice.value)
-            if isinstance(part.value, ast.Name) and part.value.id == method:
-                metrics[key] = None
-            elif isinstance(part.value, ast.Name) and part.value.id == others:
-                runs[key] = None
-            elif isinstance(part.value, ast.Subscript):
-                metrics[key] = None
+        parts, shown = [functions[check.id]], ast.unparse(functions[check.id])
+    elif isinstance(check, ast.Call) and isinstance(check.func, ast.Name) and check.func.id in functions:
+        maker = functions[check.func.id]
+        parts, shown = [check, maker], f"{ast.unparse(maker)}\n\n\ncheck = {ast.unparse(check)}"
     return CheckedClaim(
         ablation=literal(keywords["ablation"]) if "ablation" in keywords else "",
         run=literal(keywords["run"]) if "run" in keywords else "method",
         check=shown,
-        metrics=tuple(metrics),
-        runs=tuple(runs),
+        mentions=tuple(dict.fromkeys(name for part in parts for name in names_in(part))),
         not_reproduced=literal(keywords["not_reproduced"]) if "not_reproduced" in keywords else "",
     )
+
+
+def names_in(node: ast.AST) -> list[str]:
+    """The texts written in a piece of code, in the order of the source."""
+    texts = [part for part in ast.walk(node) if isinstance(part, ast.Constant) and isinstance(part.value, str)]
+    return [part.value for part in sorted(texts, key=lambda part: (part.lineno, part.col_offset))]

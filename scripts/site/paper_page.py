@@ -58,9 +58,10 @@ def paper_page(atlas: Atlas, entry: Entry) -> str:
         threat_model(entry),
         claims(entry, module, result),
         measurements(entry, result),
-        implementation(atlas, entry, module),
+        implementation(atlas, entry, module) if module else "",
         limitations(entry),
         related(atlas, entry),
+        no_implementation() if module is None else "",
         facts(entry),
         citation(atlas, entry),
         made_from(atlas),
@@ -207,9 +208,10 @@ def claim_numbers(result: Mapping[str, Any], verdict: Mapping[str, Any], checked
     """Our numbers behind one claim: the run it is about, what it is compared with, baselines, its ablation."""
     runs = result["runs"]
     available = metric_names(result)
-    metrics = [metric for metric in (checked.metrics if checked else ()) if metric in available]
+    mentions = checked.mentions if checked else ()
+    metrics = [metric for metric in mentions if metric in available]
     metrics = metrics or [m for m in available if m.rpartition(".")[2] == result.get("headline")] or available[:1]
-    wanted = [verdict["run"], *(checked.runs if checked else ())]
+    wanted = [verdict["run"], *mentions]
     wanted += [name for name, run in runs.items() if run["role"] == "baseline"]
     wanted.append(verdict["ablation"])
     names = [name for name in dict.fromkeys(wanted) if name in runs and any(m in runs[name]["metrics"] for m in metrics)]
@@ -339,10 +341,12 @@ def sample_table(result: Mapping[str, Any], shown: int = 6) -> str:
 # --- the code ------------------------------------------------------------------------------------------------------------
 
 
-def implementation(atlas: Atlas, entry: Entry, module: Module | None) -> str:
-    if module is None:
-        says = "This paper has no implementation here yet; the page shows what the catalog holds. [Add one](../contribute.md)."
-        return "## Implementation\n\n" + block("ia-note", says)
+def no_implementation() -> str:
+    says = "This paper has no implementation here yet; the page shows what the catalog holds. [Add one](../contribute.md)."
+    return "## Implementation\n\n" + block("ia-note", says)
+
+
+def implementation(atlas: Atlas, entry: Entry, module: Module) -> str:
     code = external(module.path, atlas.blob(module.path))
     tests = external("its tests", atlas.blob(f"tests/{module.setting}/test_{entry.id}.py"))
     role = ROLES.get(module.role, "method")
