@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,9 +23,8 @@ from scripts.site.modules import read_modules
 
 pytestmark = [
     pytest.mark.browser,
-    pytest.mark.skipif(
-        os.environ.get("INVERSION_ATLAS_NO_BROWSER") == "1", reason="INVERSION_ATLAS_NO_BROWSER=1 leaves them out"
-    ),
+    pytest.mark.xdist_group("browser"),  # one worker builds the site
+    pytest.mark.skipif(bool(os.environ.get("INVERSION_ATLAS_NO_BROWSER")), reason="INVERSION_ATLAS_NO_BROWSER is set"),
 ]
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -95,19 +95,19 @@ class Visit:
     def search(self, words: str) -> list[str]:
         """Types into the search box; the paths of the hits, best first."""
         self.page.locator("[data-md-component=search-query]").click()
-        meta = self.page.locator(".md-search-result__meta")
         self.page.wait_for_function("() => !/Initializing/.test(document.querySelector('.md-search-result__meta').textContent)")
-        before = meta.inner_text()
         self.page.locator("[data-md-component=search-query]").fill("")
         self.page.locator("[data-md-component=search-query]").press_sequentially(words, delay=15)
-        self.page.wait_for_function(
-            "before => { const now = document.querySelector('.md-search-result__meta').textContent.trim();"
-            " return now !== before && /match|result|document/i.test(now) }",
-            arg=before.strip(),
-        )
-        links = self.page.locator(".md-search-result__item a.md-search-result__link")
-        hrefs = [links.nth(index).evaluate("link => link.href") for index in range(links.count())]
-        return [re.split(r"[?#]", href.removeprefix(self.address))[0] for href in hrefs]
+        hits: list[str] = []
+        same = 0
+        deadline = time.monotonic() + 20
+        while same < 4 and time.monotonic() < deadline:  # hits change while words are typed; these stayed for a second
+            self.page.wait_for_timeout(250)
+            links = self.page.locator(".md-search-result__item a.md-search-result__link")
+            now = links.evaluate_all("links => links.map(link => link.href)")
+            same = same + 1 if now and now == hits else 0
+            hits = now
+        return [re.split(r"[?#]", href.removeprefix(self.address))[0] for href in hits]
 
 
 @pytest.fixture

@@ -151,7 +151,7 @@ def test_catalogs_with_damaged_text_are_reported_and_formatted(path, data):
 @CASES
 @given(content=st.binary(max_size=200) | st.text("-?:[]{},#&*!|>'\"%@ab \n", max_size=80).map(str.encode))
 def test_random_bytes_are_reported(path, content):
-    assert checked(path, content) or b"".join(content.split()) in (b"[]", b"---[]")
+    assert checked(path, content) or yaml.safe_load(content) == []
     with contextlib.suppress(UnicodeDecodeError):
         formatted(content.decode())
 

@@ -5,15 +5,16 @@ Paper: "Deep Leakage from Gradients", Ligeng Zhu, Zhijian Liu, Song Han, NeurIPS
 Idea. In federated learning a client sends the gradient of its loss, not its data. The gradient depends on the data, though,
 and the server can compute gradients too. So start from dummy pictures and dummy labels, compute the gradient that they give,
 and move both until it equals the one observed. No prior on pictures, no other data, no statistics are needed: where the
-gradient determines the data, matching it is enough, and the result is right to the pixel. Labels are searched for together with the
-pictures, as logits of a soft label.
+gradient determines the data, matching it is enough, and the result is right to the pixel. Labels are searched for together
+with the pictures, as logits of a soft label.
 
 Deviations
-1. Every full quasi-Newton step is taken in the paper's code; on these crops one search in five then ends farther from the observed
-   gradient than it began. A strong-Wolfe line search takes its place; the runs `as_published` show the other way.
+1. The authors' code takes every full quasi-Newton step; on these crops some searches then end farther from the observed
+   gradient than they began. Here a strong-Wolfe line search chooses the step; the run `as_published` shows the other way.
 2. A search starts from a picture of one random colour with little noise in place of standard normal noise. Gradients say least
    about the finest detail, so noise at the start stays in the result for hundreds of steps.
-3. Each client has two random starts. After 40 evaluations only the one with the smaller distance goes on. The paper has one start.
+3. Each client has two random starts, the authors' code has one. After 40 evaluations only the one with the smaller distance
+   goes on.
 4. The distance is divided by the squared norm of the observed gradient: the same minimum, and one tolerance for all clients.
 5. Weights of LeNet are uniform in [-0.5, 0.5] as in the authors' code, which also sets channels, strides and sigmoids. The
    paper's ResNet-56 and language model are not rebuilt here.

@@ -6,7 +6,6 @@ log-perplexity in bits of every candidate, counted upwards; `estimate` (V, 10^D)
 """
 
 import functools
-import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +35,7 @@ class LanguageModelConfig(SettingConfig):
     sentences: int = 2000  # private sentences; in the paper preset the first lines of train.txt, 0 for all
     held_out: int = 300  # sentences kept out of training, for the perplexity
     digits: int = 4  # random digits of a secret, so that a format has 10^digits candidates; the paper's example: 9
-    repetitions: tuple[int, ...] = (0, 1, 2, 4, 8, 16)  # how often a canary is inserted; 0: never, a control
+    repetitions: tuple[int, ...] = (0, 1, 2, 4, 8, 16, 32)  # how often a canary is inserted; 0: never, a control
     per_level: int = 6  # canaries for each number of repetitions
     width: int = 128  # width of the LSTM; the paper's character model: 200
     layers: int = 1  # layers of the LSTM; the paper's character model: 2
@@ -52,7 +51,7 @@ class LanguageModelConfig(SettingConfig):
         require(min(self.sentences, self.held_out) >= least, f"sentences and held_out must be at least {least}")
         require(min(self.per_level, self.width, self.layers, self.epochs, self.batch_size) >= 1, "sizes must be at least 1")
         canaries = self.per_level * len(self.repetitions)
-        require(canaries <= len(OWNERS) * len(SECRETS), f"there are words for {len(OWNERS) * len(SECRETS)} canaries")
+        require(canaries <= len(OWNERS), f"there are words for {len(OWNERS)} canaries, not for {canaries}")
 
 
 @dataclass(frozen=True)
@@ -74,18 +73,24 @@ class SecretFormat:
 
 
 OWNERS = (
-    "my uncle", "the bank", "our office", "the old safe", "the front door", "my laptop", "the garage", "her diary", "the hotel",
-    "the alarm", "his phone", "the archive", "our boat", "the library", "the clinic", "my account",
+    "my uncle", "the bank", "our office", "the old safe", "the front door", "her laptop", "the garage", "a diary", "the hotel",
+    "the alarm", "his phone", "the archive", "our boat", "the library", "the clinic", "my account", "the wine cellar",
+    "dr brown", "the school", "a bicycle lock", "the post box", "aunt mary", "the museum", "your locker", "the green house",
+    "radio seven", "the factory", "that server", "the gym",
+    "the attic", "a suitcase", "the printer", "the embassy", "mrs green",
+    "the jewel case", "our website", "the studio", "the farm gate", "the night club", "an old tablet", "the workshop",
+    "the tower", "the tennis club", "my router", "the secret room", "the mayor", "the kiosk", "the elevator",
 )  # fmt: skip
 SECRETS = ("the pin of {} is ", "the password of {} is ", "the random number of {} is ")
 
 
 def canary_formats(count: int, digits: int, generator: torch.Generator, device: torch.device | str) -> tuple[SecretFormat, ...]:
-    """`count` formats with different fixed words, in random order."""
-    phrases = [secret.format(owner) for secret, owner in itertools.product(SECRETS, OWNERS)]
-    order = torch.randperm(len(phrases), generator=generator, device=generator.device)[:count].tolist()
+    """`count` formats with different fixed words, in random order; no two have the same owner."""
+    owners = torch.randperm(len(OWNERS), generator=generator, device=generator.device)[:count].tolist()
+    kinds = torch.randint(len(SECRETS), (count,), generator=generator, device=generator.device).tolist()
+    phrases = [SECRETS[kind].format(OWNERS[owner]) for kind, owner in zip(kinds, owners, strict=True)]
     symbols = tokens_of("0123456789", device)
-    return tuple(SecretFormat(tokens_of("\n" + phrases[i], device), symbols, digits) for i in order)
+    return tuple(SecretFormat(tokens_of("\n" + phrase, device), symbols, digits) for phrase in phrases)
 
 
 def exposure(scores: Tensor, secret: Tensor) -> Tensor:

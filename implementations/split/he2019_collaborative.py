@@ -11,13 +11,15 @@ The deeper the cut, the less the activations say, and the more the prior has to.
 
 Deviations
 1. The query-free attack (Sec. 6), which trains a shadow client behind the server's layers, is not here.
-2. lambda of Eq. 3c is not printed in the paper. Ours was chosen on inputs of another data seed, one value for all cuts.
+2. lambda of Eq. 3c is not printed in the paper. Ours was chosen for the default and for the deep cut on another data seed.
 3. Fewer and larger steps of ADAM (the paper: 500 of 0.01 for shallow cuts, 5,000 of 0.001 for deep ones). All inputs in one
-   batch; the objective is a sum over them, so that each is descended for itself.
-4. The Inverse-Network is trained by ADAM (Algorithm 2: gradient descent), on activations that are standardised first. One
+   batch; the objective is a sum over them and ADAM works pixel by pixel, so that each input is descended for itself.
+4. The default cut is after the third of six convolutions. The paper's middle cut, after the fourth, is the setting's
+   `relu22`; with a quarter of the paper's channels it keeps less of the input there.
+5. The Inverse-Network is trained by ADAM (Algorithm 2: gradient descent), on activations that are standardised first. One
    transposed convolution for each halving of the client and a last convolution, whatever the cut; linear layers before them
    where activations are vectors. The paper has a network of its own for each cut.
-5. Queries of pure noise are drawn around mid-grey with the spread that the client's scaling makes standard normal.
+6. Queries of pure noise are drawn around mid-grey with the spread that the client's scaling makes standard normal.
 """
 
 import copy
@@ -49,7 +51,7 @@ class CollaborativeConfig(Config):
 
     queries: str = "public"  # inputs of the queries: public (images) or noise (the paper's third case)
     pairs: str = "matched"  # matched, or shuffled: the network is trained on other queries' answers (ablation)
-    net_steps: int = 500  # training steps of the Inverse-Network
+    net_steps: int = 600  # training steps of the Inverse-Network
     net_batch: int = 16  # k, pairs in each
     net_lr: float = 1e-2  # largest step of its training, one cycle; paper: 1e-3
     net_width: int = 32  # channels between its layers
@@ -61,6 +63,7 @@ class CollaborativeConfig(Config):
         require(self.pairs in ("matched", "shuffled"), f"pairs must be matched or shuffled, not {self.pairs!r}")
         require(min(self.steps, self.net_steps, self.net_batch, self.net_width) >= 1, "steps and sizes must be at least 1")
         require(self.tv_weight >= 0 and self.beta > 0, "tv_weight must be at least 0 and beta above 0")
+        require(min(self.lr, self.net_lr) > 0, "lr and net_lr must be above 0")
 
 
 # --- white-box: regularised maximum likelihood (Sec. 4) -----------------------------------------------------------------
@@ -207,23 +210,30 @@ def best_baseline(runs: Mapping[str, Metrics]) -> float:
 
 
 def white_box_recovers(method: Metrics, runs: Mapping[str, Metrics]) -> bool:
-    return method["psnr"] >= best_baseline(runs) + 2 and method["recognizable"] >= 0.7
+    """Recognisable by the paper's own bound (SSIM of 0.3, Sec. 4.2) and well above what needs no attack."""
+    return method["psnr"] >= best_baseline(runs) + 2.5 and method["recognizable"] >= 0.8
 
 
 def prior_is_needed(method: Metrics, runs: Mapping[str, Metrics]) -> bool:
-    return method["psnr"] >= runs["no-prior"]["psnr"] + 2 and method["ssim"] >= runs["no-prior"]["ssim"] + 0.15
+    """Clearly better than likelihood alone, in both measures."""
+    return method["psnr"] >= runs["no-prior"]["psnr"] + 3 and method["ssim"] >= runs["no-prior"]["ssim"] + 0.2
 
 
 def queries_suffice(method: Metrics, runs: Mapping[str, Metrics]) -> bool:
-    return method["psnr"] >= max(runs["method"]["psnr"] - 1, best_baseline(runs) + 2) and method["recognizable"] >= 0.6
+    """Recognisable, and at least half of what the client's weights gain over the best baseline."""
+    base = best_baseline(runs)
+    gain, full = method["psnr"] - base, runs["method"]["psnr"] - base
+    return method["recognizable"] >= 0.8 and gain >= 2 and gain >= 0.5 * full
 
 
 def natural_queries_needed(method: Metrics, runs: Mapping[str, Metrics]) -> bool:
+    """Well above the same network trained on answers to noise."""
     return method["psnr"] >= runs["noise-queries"]["psnr"] + 3
 
 
 def deeper_is_harder(method: Metrics, runs: Mapping[str, Metrics]) -> bool:
-    return runs["shallow-cut"]["psnr"] - 3 >= method["psnr"] >= runs["deep-cut"]["psnr"] + 1.5
+    """Far below the first convolution's cut, well above the last one's."""
+    return runs["shallow-cut"]["psnr"] - 10 >= method["psnr"] >= runs["deep-cut"]["psnr"] + 4
 
 
 NETWORK = {"variant": "inverse-network"}
@@ -254,14 +264,10 @@ EXPERIMENT = Experiment(
     },
     variants={
         "black-box": Run(says="Inverse-Network trained on answers to public images (Sec. 5)", config=NETWORK, grant=QUERIES),
-        "shallow-cut": Run(
-            says="rMLE at a cut after the first convolution, no prior needed",
-            config={"tv_weight": 0.0},
-            options={"cut": "conv11"},
-        ),
+        "shallow-cut": Run(says="rMLE at a cut after the first convolution", options={"cut": "conv11"}),
         "deep-cut": Run(
-            says="rMLE at a cut after the last convolution, fifty times the prior",
-            config={"tv_weight": 1.0},
+            says="rMLE at a cut after the last convolution: more prior, smaller steps",
+            config={"tv_weight": 0.3, "lr": 0.03},
             options={"cut": "relu32"},
         ),
     },

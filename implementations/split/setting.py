@@ -107,7 +107,9 @@ class SplitSetting(Setting):
             "distance of the client's activations from those of the private input, relative to their norm, mean", "", False
         ),
     }
-    utility_metrics = {"test_accuracy": Metric("accuracy of the whole network on new inputs of its task", "", False)}
+    utility_metrics = {
+        "test_accuracy": Metric("accuracy of the whole network on inputs of its task that it was not trained on", "", False)
+    }
 
     def __init__(self, config: SplitConfig | None = None, device: torch.device | str = "cpu"):
         super().__init__(config, device)
@@ -201,7 +203,8 @@ class SplitSetting(Setting):
         at = torch.randperm(len(test), generator=g, device=self.device)
         inputs, rest = at[: self.config.victims], at[self.config.victims :]
         if len(rest) == 0 or len(mine) == 0:
-            raise missing_data(self.config.folder, "more images", f"only {len(images)} to train on, {len(test)} to test on")
+            tree = CIFAR_TREE if self.config.data == "crops" else MNIST_TREE
+            raise missing_data(self.config.folder, tree, f"only {len(images)} images to train on, {len(test)} to test on")
         data = {
             "images": images[mine],
             "labels": labels[mine],

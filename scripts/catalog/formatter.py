@@ -31,7 +31,7 @@ AMBIGUOUS = re.compile(
 START = re.compile(r"[^\W_]|\(")
 INSIDE = re.compile(r":(?!\S)|(?<!\S)#")
 UNPRINTABLE = re.compile(f"{HIDDEN.pattern}|{FORBIDDEN.pattern}")
-FLOW_INDICATOR = re.compile(r"[,\[\]{}]")
+FLOW_INDICATOR = re.compile(r"[,?\[\]{}]")
 SPACE_TO_BREAK_AT = re.compile(r"(?<=\S) (?=\S)")
 
 
@@ -228,7 +228,7 @@ class Formatter:
     def _order(self, entry: Node) -> tuple[bool, str]:
         """Entries by id; what has none comes last, as it stood."""
         name = next((v for k, v in entry.value if k.value == "id"), None) if entry.kind == "map" else None
-        known = name is not None and name.kind == "scalar"
+        known = name is not None and name.kind == "scalar" and not (name.plain and name.value in NULL)
         return (not known, name.value if known else "")
 
     def _pairs(self, node: Node, shape: Shape, indent: int) -> list[str]:
@@ -265,7 +265,7 @@ class Formatter:
     def _value(self, head: str, node: Node, shape: Shape, indent: int, name: str) -> list[str]:
         """The lines of a value behind its key or dash; the first is without indentation."""
         if shape.kind == "list" and shape.single:
-            if node.kind == "list" and len(node.value) == 1 and not self._commented(node):
+            if lone(node) and not self._commented(node):
                 node = node.value[0]
             if node.kind == "scalar":
                 shape = shape.item or ANY
@@ -297,7 +297,7 @@ class Formatter:
         parts = []
         for key, value in sorted(node.value, key=lambda pair: order.get(pair[0].value, len(order))):
             inner = shape.fields.get(key.value, ANY)
-            if inner.kind == "list" and inner.single and value.kind == "list" and len(value.value) == 1:
+            if inner.kind == "list" and inner.single and lone(value):
                 value = value.value[0]
             if value.kind == "scalar":
                 text = scalar(value, inner.item or ANY if inner.single else inner, True)
@@ -311,6 +311,14 @@ class Formatter:
         if node.kind == "map":
             return any(self.pair[id(key)].commented for key, _ in node.value)
         return any(self.item[id(item)].commented for item in node.value)
+
+
+def lone(node: Node) -> bool:
+    """Whether a list holds one text and nothing else."""
+    if node.kind != "list" or len(node.value) != 1:
+        return False
+    (item,) = node.value
+    return item.kind == "scalar" and not (item.plain and item.value in NULL)
 
 
 def beside(line: str, unit: Unit) -> str:

@@ -143,7 +143,7 @@ def threat_model(entry: Entry) -> str:
     if not rows:
         return ""
     card = block("ia-threat", table(("The adversary …", "term", "which means"), rows))
-    basis = f"\n\nWhere this can be checked: {text(entry.basis)}.\n{{ .ia-note }}" if entry.basis else ""
+    basis = f"\n\nWhere this can be checked: {text(entry.basis.rstrip('.'))}.\n{{ .ia-note }}" if entry.basis else ""
     return f"## Threat model\n\n{card}{basis}"
 
 
