@@ -521,6 +521,12 @@ def test_report_stops_at_its_limit_and_says_so(write):
     assert problems[-1].message == "fix these first"
 
 
+def test_report_has_no_control_characters(write):
+    problems = catalog.check(write('- id: gmi\n  modality: "\\e[31m"\n'))
+    assert any("\\x1b[31m" in str(problem) for problem in problems)
+    assert not any("\x1b" in str(problem) for problem in problems)
+
+
 def test_byte_order_mark_is_harmless(write):
     assert catalog.check(write(b"\xef\xbb\xbf" + VALID.encode())) == []
 
@@ -616,6 +622,23 @@ def test_formatted_text_means_the_same_to_another_reader():
         odd = odd.replace("[MNIST, ", f"[MNIST, '{value}', ", 1)
     read = yaml.safe_load(catalog.format_text(odd))
     assert [Entry.model_validate(values) for values in read] == list(catalog.load_text(odd).entries)
+
+
+@pytest.mark.parametrize(
+    ("text", "formatted"),
+    [
+        ("- datasets: [a, 'what ?', 'b, c', d]\n", '- datasets: [a, "what ?", "b, c", d]\n'),
+        ("- id:\n- id: a\n", "- id: a\n\n- id: null\n"),
+        ("- threat_model: {goal: [[~]]}\n", "- threat_model:\n    goal:\n      - [null]\n"),
+        ("- threat_model: {goal: ~}\n", "- threat_model:\n    goal: null\n"),
+        ('- title: "a\\u202eb\\x07"\n', '- title: "a\\u202eb\\x07"\n'),
+        ("- [a, {b: c}]\n", "-\n  - a\n  - b: c\n"),
+        ("[]  # none", "# none\n\n[]\n"),
+    ],
+)
+def test_format_of_odd_text(text, formatted):
+    assert catalog.format_text(text) == formatted
+    assert catalog.format_text(formatted) == formatted
 
 
 @pytest.mark.parametrize("text", ["- id: a\n  id: b\n", "- id: *a\n", "- [", "a: b", "", "- {? [a] : b}", "- id: a\0"])

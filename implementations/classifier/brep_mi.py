@@ -39,7 +39,7 @@ class BrepMiConfig(Config):
     inside: float = 0.75  # share of points inside the class at which the sphere grows; official code: 0.75
     max_step: float = 3.0  # largest step; the step is a third of the radius; official code: 3
     clip: float = 1.5  # codes are kept in [-clip, clip]; official code: 1.5
-    rounds: int = 40  # T, rounds at most
+    rounds: int = 30  # T, rounds at most
     patience: int = 20  # rounds at one radius after which a class stops; paper: 1000
     first_batch: int = 500  # random codes asked at once while looking for a first one in each class
     first_limit: int = 20000  # random codes asked at most for that

@@ -96,7 +96,7 @@ EXPERIMENT = Experiment(
         "deep_target": Run(
             says="the same attack on a convolutional network",
             options={"architecture": "cnn", "weight_decay": 5e-4, "epochs": 12},
-            config={"steps": 300},
+            config={"steps": 200},
         )
     },
     claims={

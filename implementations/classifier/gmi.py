@@ -44,9 +44,9 @@ class GmiConfig(Config):
     momentum: float = 0.9  # of Nesterov's method; paper: 0.9
     clip: float = 1.0  # codes are kept in [-clip, clip]; official code: 1
     pixel_lr: float = 0.02  # step on pixels (ablation), by Adam: plain gradient steps on pixels barely move
-    steps: int = 120  # of the search; paper: 1500
+    steps: int = 80  # of the search; paper: 1500
     per_class: int = 2  # reconstructions of each class; paper: 1
-    restarts: int = 1  # starts of each, the best by the target's score is kept; paper: 5
+    restarts: int = 2  # starts of each, the best by the target's score is kept; paper: 5
     prior_steps: int = 1200  # generator updates of the GAN on public pictures
     prior_width: int = 12  # channels of the GAN's finest layer
     prior_seed: int = 0  # seed of the GAN's training; apart from `seed` so that one prior serves all seeds
@@ -159,7 +159,11 @@ EXPERIMENT = Experiment(
         ),
         "digits": Run(says="strong shift: digits 0-4 with a prior of digits 5-9", options={"data": "digits"}),
     },
-    references={"fredrikson2015": Run(says="Fredrikson et al. (2015) on the same target", paper="fredrikson2015_confidence")},
+    references={
+        "fredrikson2015": Run(
+            says="Fredrikson et al. (2015) on the same target", paper="fredrikson2015_confidence", config={"steps": 200}
+        )
+    },
     claims={
         "prior-beats-pixels": Claim(
             check=lambda method, runs: (

@@ -91,59 +91,20 @@ NUISANCE = _parameters(
     }
 )
 # Ranges of the two domains; parameters not named are uniform in [0, 1].
-_PRIVATE = {
-    "background_saturation": (0.0, 0.55),
-    "background_tone": (0.1, 0.8),
-    "light": (0.0, 0.8),
-    "smile": (0.2, 1.0),
-}
+_PRIVATE = {"background_saturation": (0.0, 0.55), "background_tone": (0.1, 0.8), "light": (0.0, 0.8), "smile": (0.2, 1.0)}
 _PRIVATE |= {"noise": (0.0, 0.6)}
-_SHIFTED = {
-    "background_saturation": (0.6, 1.0),
-    "background_tone": (0.65, 1.0),
-    "light": (0.7, 1.0),
-    "light_x": (0.0, 0.3),
-}
+_SHIFTED = {"background_saturation": (0.6, 1.0), "background_tone": (0.65, 1.0), "light": (0.7, 1.0), "light_x": (0.0, 0.3)}
 _SHIFTED |= {"noise": (0.6, 1.0), "yaw": (0.5, 1.0), "warmth": (0.6, 1.0), "gain": (0.4, 1.0), "smile": (0.0, 0.7)}
 DOMAINS = {"private": _PRIVATE, "shifted": _SHIFTED}
 # How much a parameter counts when people are spread apart: what is seen first counts most.
-_VISIBLE = {
-    "skin": 2.0,
-    "hair_tone": 2.0,
-    "hair_length": 2.0,
-    "glasses": 2.0,
-    "beard": 2.0,
-    "fringe": 1.5,
-    "hair_volume": 1.5,
-}
+_VISIBLE = {"skin": 2.0, "hair_tone": 2.0, "hair_length": 2.0, "glasses": 2.0, "beard": 2.0, "fringe": 1.5, "hair_volume": 1.5}
 
-SKIN = (
-    (0.98, 0.85, 0.75),
-    (0.95, 0.77, 0.63),
-    (0.88, 0.67, 0.50),
-    (0.72, 0.50, 0.35),
-    (0.53, 0.35, 0.24),
-    (0.36, 0.23, 0.165),
-)
+SKIN = ((0.98, 0.85, 0.75), (0.95, 0.77, 0.63), (0.88, 0.67, 0.50), (0.72, 0.50, 0.35), (0.53, 0.35, 0.24), (0.36, 0.23, 0.165))
 ASH_HAIR = ((0.09, 0.085, 0.10), (0.24, 0.17, 0.13), (0.42, 0.31, 0.22), (0.76, 0.63, 0.44), (0.80, 0.79, 0.78))
 RED_HAIR = ((0.13, 0.07, 0.06), (0.33, 0.16, 0.09), (0.57, 0.27, 0.12), (0.89, 0.62, 0.30), (0.90, 0.82, 0.70))
 IRIS = ((0.24, 0.13, 0.07), (0.46, 0.29, 0.12), (0.33, 0.47, 0.25), (0.22, 0.47, 0.72), (0.50, 0.58, 0.64))
-CLOTHES = (
-    (0.20, 0.29, 0.45),
-    (0.21, 0.47, 0.48),
-    (0.45, 0.52, 0.33),
-    (0.87, 0.68, 0.33),
-    (0.78, 0.42, 0.28),
-    (0.55, 0.23, 0.30),
-)
-WALLS = (
-    (0.55, 0.68, 0.83),
-    (0.55, 0.76, 0.70),
-    (0.74, 0.78, 0.55),
-    (0.92, 0.77, 0.55),
-    (0.90, 0.63, 0.55),
-    (0.74, 0.62, 0.80),
-)
+CLOTHES = ((0.20, 0.29, 0.45), (0.21, 0.47, 0.48), (0.45, 0.52, 0.33), (0.87, 0.68, 0.33), (0.78, 0.42, 0.28), (0.55, 0.23, 0.30))
+WALLS = ((0.55, 0.68, 0.83), (0.55, 0.76, 0.70), (0.74, 0.78, 0.55), (0.92, 0.77, 0.55), (0.90, 0.63, 0.55), (0.74, 0.62, 0.80))
 
 
 def sample_identities(
@@ -168,11 +129,7 @@ def sample_identities(
     column = {parameter.name: drawn[:, i] for i, parameter in enumerate(IDENTITY)}  # views: changed in place
     column["hair_length"].mul_(0.62 - 0.16 * rough).add_(0.38 * (1 - rough))
     column["fringe"].mul_(0.8 + 0.2 * (1 - rough)).add_(0.12 * (1 - rough)).clamp_(max=1)
-    for name, share in (
-        ("beard", rough * beards),
-        ("moustache", rough * beards),
-        ("glasses", torch.full_like(rough, glasses)),
-    ):
+    for name, share in (("beard", rough * beards), ("moustache", rough * beards), ("glasses", torch.full_like(rough, glasses))):
         column[name].mul_(0.55 + 0.45 * share)
     for name, lean in (("lips", -0.3), ("lip_colour", -0.6), ("lashes", -0.5), ("brow_thickness", 0.3), ("jaw", 0.3)):
         column[name].mul_(1 - abs(lean)).add_(abs(lean) * (rough if lean > 0 else 1 - rough))
@@ -216,27 +173,19 @@ def face_dataset(
     return render(identities[labels], nuisances, size), labels, nuisances
 
 
-def render(
-    identities: Tensor, nuisances: Tensor, size: int = 32, supersample: int = 2, chunk: int | None = None
-) -> Tensor:
+def render(identities: Tensor, nuisances: Tensor, size: int = 32, supersample: int = 2, chunk: int | None = None) -> Tensor:
     """Pictures (B, 3, size, size) in [0, 1] of people (B, P) under circumstances (B, Q).
 
     The grid is `supersample` times as fine as the picture. `chunk` pictures are drawn at once; by default so many that the grid
     stays in a CPU's cache, or in 1 GiB elsewhere. Raises ValueError for wrong shapes, sizes or values.
     """
-    if (
-        identities.ndim != 2
-        or identities.shape[1] != len(IDENTITY)
-        or nuisances.shape != (len(identities), len(NUISANCE))
-    ):
+    if identities.ndim != 2 or identities.shape[1] != len(IDENTITY) or nuisances.shape != (len(identities), len(NUISANCE)):
         raise ValueError(
             f"expected people (B, {len(IDENTITY)}) and circumstances (B, {len(NUISANCE)}), "
             f"not {tuple(identities.shape)} and {tuple(nuisances.shape)}"
         )
     if size < 8 or supersample < 1 or (chunk is not None and chunk < 1):
-        raise ValueError(
-            f"size must be at least 8, supersample and chunk at least 1, not {size}, {supersample}, {chunk}"
-        )
+        raise ValueError(f"size must be at least 8, supersample and chunk at least 1, not {size}, {supersample}, {chunk}")
     for what, values in (("identities", identities), ("nuisances", nuisances)):
         if not ((values >= 0) & (values <= 1)).all():
             raise ValueError(f"{what} must lie in [0, 1]")
@@ -249,16 +198,9 @@ def _portrait(people: Tensor, how: Tensor, size: int, supersample: int) -> Tenso
     """One chunk, back to front."""
     p = {parameter.name: people[:, i].view(-1, 1, 1) for i, parameter in enumerate(IDENTITY)}
     q = {parameter.name: how[:, i].view(-1, 1, 1) for i, parameter in enumerate(NUISANCE)}
-    p |= {
-        "rx": 0.40 + 0.09 * p["face_width"],
-        "ry": 0.52 + 0.09 * p["face_height"],
-        "eye_y": 0.03 - 0.10 * p["eye_height"],
-    }
+    p |= {"rx": 0.40 + 0.09 * p["face_width"], "ry": 0.52 + 0.09 * p["face_height"], "eye_y": 0.03 - 0.10 * p["eye_height"]}
     p |= {"eye_x": 0.165 + 0.055 * p["eye_distance"], "nose_y": 0.15 + 0.10 * p["nose_length"]}
-    p |= {
-        "mouth_y": 0.31 + 0.06 * p["mouth_height"] + 0.02 * p["nose_length"],
-        "mouth_x": 0.115 + 0.07 * p["mouth_width"],
-    }
+    p |= {"mouth_y": 0.31 + 0.06 * p["mouth_height"] + 0.02 * p["nose_length"], "mouth_x": 0.115 + 0.07 * p["mouth_width"]}
     skin = _palette(SKIN, p["skin"]) + (p["undertone"][:, None] - 0.5) * _colour(people, 0.00, 0.025, -0.05)
     hair = torch.lerp(_palette(ASH_HAIR, p["hair_tone"]), _palette(RED_HAIR, p["hair_tone"]), p["hair_red"][:, None])
     c = _Canvas.blank(p, q, size * supersample)
@@ -306,11 +248,7 @@ class _Canvas:
         """The same canvas within these shares of its height and width: small parts need not look at every pixel."""
         fine = self.rgb.shape[-1]
         rows, columns = slice(int(top * fine), int(bottom * fine)), slice(int(left * fine), int(right * fine))
-        return _Canvas(
-            self.rgb[..., rows, columns],
-            {k: v[:, rows, columns].contiguous() for k, v in self.planes.items()},
-            self.soft,
-        )
+        return _Canvas(self.rgb[..., rows, columns], {k: v[:, rows, columns].contiguous() for k, v in self.planes.items()}, self.soft)
 
     def paint(self, mask: Tensor, colour: Tensor, strength: Tensor | float = 1.0) -> None:
         """Lays a colour (B, 3, 1 or H, 1 or W) over the picture, as far as mask (B, H, W) times strength (B, 1, 1) say."""
@@ -367,11 +305,7 @@ def _darker(colour: Tensor, amount: Tensor | float) -> Tensor:
 def _background(c: _Canvas, q: dict) -> None:
     """A wall with a soft gradient and light behind the head."""
     tone = (0.22 + 0.70 * q["background_tone"])[:, None]
-    wall = tone * torch.lerp(
-        _colour(tone, 0.93, 0.94, 0.96),
-        1.12 * _palette(WALLS, q["background_hue"], True),
-        q["background_saturation"][:, None],
-    )
+    wall = tone * torch.lerp(_colour(tone, 0.93, 0.94, 0.96), 1.12 * _palette(WALLS, q["background_hue"], True), q["background_saturation"][:, None])
     side = 0.06 * (q["light_x"] - 0.5) * c.bx
     c.rgb.add_(wall * (1.0 - 0.10 * c.by + side + 0.16 * c.glow(c.bx, c.by, 1.3, 1.3))[:, None])
 
@@ -458,9 +392,7 @@ def _nose(c: _Canvas, p: dict, q: dict, skin: Tensor) -> None:
     c.paint(c.glow(x - 0.012 * side, y + 0.012, wide * 0.75, 0.045), skin + 0.10, 0.8)
     c.paint(c.ellipse(x.abs() - wide * 0.52, y - 0.024, 0.020, 0.012), _darker(skin, 0.65), 0.75)
     speckled = (torch.sin(83 * c.fx + 19 * c.fy) * torch.sin(71 * c.fy - 23 * c.fx) * 4 - 2).clamp(0, 1)
-    c.paint(
-        speckled * c.glow(c.fx, y + 0.07, 0.40, 0.17), _darker(skin, 0.40), 2.0 * (p["freckles"] - 0.6).clamp_min(0)
-    )
+    c.paint(speckled * c.glow(c.fx, y + 0.07, 0.40, 0.17), _darker(skin, 0.40), 2.0 * (p["freckles"] - 0.6).clamp_min(0))
 
 
 def _mouth(c: _Canvas, p: dict, q: dict, skin: Tensor, hair: Tensor) -> None:
@@ -472,11 +404,7 @@ def _mouth(c: _Canvas, p: dict, q: dict, skin: Tensor, hair: Tensor) -> None:
     gap = 0.05 * (q["open"] - 0.5).clamp_min(0) * 2
     upper = y + (0.3 * gap + (0.017 + 0.022 * p["lips"]) * (1 - 0.35 * (1 - 9 * t.square()).clamp_min(0))) * k
     lower = (0.9 * gap + 0.022 + 0.034 * p["lips"]) * k - y
-    lips = torch.lerp(
-        skin * _colour(skin, 0.86, 0.64, 0.62),
-        0.35 * skin + _colour(skin, 0.48, 0.06, 0.10),
-        p["lip_colour"][:, None] * 0.75,
-    )
+    lips = torch.lerp(skin * _colour(skin, 0.86, 0.64, 0.62), 0.35 * skin + _colour(skin, 0.48, 0.06, 0.10), p["lip_colour"][:, None] * 0.75)
     c.paint(c.glow(c.fx, y - 0.085, wide * 0.8, 0.045), _darker(skin, 0.32), 0.8)
     c.paint(c.glow(c.m - wide * 1.06, y, 0.035, 0.035), _darker(skin, 0.45), 0.6)
     c.paint(c.edge(torch.minimum(upper, lower)), lips)
@@ -484,9 +412,7 @@ def _mouth(c: _Canvas, p: dict, q: dict, skin: Tensor, hair: Tensor) -> None:
     c.paint(c.glow(c.fx, y - 0.9 * gap - 0.5 * (0.022 + 0.034 * p["lips"]), wide * 0.5, 0.016), lips + 0.16, 0.6)
     inside = torch.minimum(y + 0.3 * gap * k, 0.9 * gap * k - y)
     c.paint(c.edge(inside), _colour(skin, 0.30, 0.09, 0.10), _ramp(q["open"], 0.5, 0.6))
-    c.paint(
-        c.edge(torch.minimum(inside, 0.45 * gap * k - y)), _colour(skin, 0.95, 0.94, 0.91), _ramp(q["open"], 0.55, 0.65)
-    )
+    c.paint(c.edge(torch.minimum(inside, 0.45 * gap * k - y)), _colour(skin, 0.95, 0.94, 0.91), _ramp(q["open"], 0.55, 0.65))
     c.paint(c.edge(0.007 - y.abs()) * c.edge(wide * 1.02 - c.m), lips * 0.50, 0.9 * (1 - _ramp(q["open"], 0.5, 0.6)))
     full = ((p["moustache"] - 0.7) / 0.3).clamp(0, 1)
     tip = 1 - (c.m / (p["mouth_x"] * 1.2)).square()
@@ -530,9 +456,7 @@ def _brows(c: _Canvas, p: dict, q: dict, hair: Tensor) -> None:
     arch = (0.012 + 0.040 * p["brow_angle"]) * (1 - (t - 0.15).square() - 0.45 * t) - 0.02 * (p["eye_tilt"] - 0.5) * t
     y = c.fy - p["eye_y"] + 0.115 + 0.03 * p["eye_size"] + arch + 0.03 * (q["smile"] - 0.5) * 0.5
     thick = (0.012 + 0.020 * p["brow_thickness"]) * (1 - 0.55 * t.clamp(-0.6, 1))
-    c.paint(
-        c.edge(thick - y.abs(), 1.4) * c.edge(half - out.abs(), 1.5), hair * 0.62, 0.60 + 0.35 * p["brow_thickness"]
-    )
+    c.paint(c.edge(thick - y.abs(), 1.4) * c.edge(half - out.abs(), 1.5), hair * 0.62, 0.60 + 0.35 * p["brow_thickness"])
 
 
 def _face_opening(c: _Canvas, p: dict) -> Tensor:
@@ -562,9 +486,7 @@ def _hair_in_front(c: _Canvas, p: dict, q: dict, skin: Tensor, hair: Tensor, out
     strands = torch.sin(34 * flow + 5 * c.x) * (0.07 - 0.05 * p["hair_curl"])
     curls = 0.13 * p["hair_curl"] * torch.sin(25 * c.x + 1) * torch.sin(23 * c.y)
     r = _radius(c.x / (p["rx"] + 0.1), c.y / (p["ry"] + 0.08))
-    gloss = (
-        (1 - ((r - 0.80) / 0.16).square()).clamp_min(0) * (c.y < 0) * (1 + 1.2 * (q["light_x"] - 0.5) * c.x / p["rx"])
-    )
+    gloss = (1 - ((r - 0.80) / 0.16).square()).clamp_min(0) * (c.y < 0) * (1 + 1.2 * (q["light_x"] - 0.5) * c.x / p["rx"])
     tone = 0.90 + strands + curls - 0.14 * (1 - opening.abs() * 8).clamp_min(0) - 0.10 * c.y.clamp_min(0)
     shaved = 0.30 * _ramp(p["fringe"], 0.1, 0.4) * (1 - cover)
     shine = (0.10 + 0.14 * hair) * (gloss * (0.4 + 0.6 * q["light"]))[:, None]
@@ -578,9 +500,7 @@ def _glasses(c: _Canvas, p: dict) -> None:
     wide, high = 0.148, 0.125 - 0.015 * p["glasses_shape"]
     out, y = c.m - p["eye_x"].clamp_min(wide + 0.025), c.fy - p["eye_y"] - 0.01
     lens = (1 - _radius(out / wide, y / high, 0.9 * p["glasses_shape"])) * 0.13
-    frame = torch.lerp(
-        _colour(c.rgb, 0.10, 0.09, 0.11), _colour(c.rgb, 0.36, 0.20, 0.11), _ramp(p["glasses_shape"], 0.3, 0.7)[:, None]
-    )
+    frame = torch.lerp(_colour(c.rgb, 0.10, 0.09, 0.11), _colour(c.rgb, 0.36, 0.20, 0.11), _ramp(p["glasses_shape"], 0.3, 0.7)[:, None])
     c.paint(c.edge(lens) * (0.5 + 3 * (out - y)).clamp(0, 1), torch.ones_like(frame), 0.14 * worn)
     bridge = torch.minimum(torch.minimum(thick - (y + 0.03).abs(), -out), -lens)
     arms = torch.minimum(torch.minimum(thick - (y + 0.04).abs(), p["rx"] - c.m), -lens)

@@ -1,14 +1,15 @@
-"""Sentence Embedding Leaks More Information than You Expect: Generative Embedding Inversion Attack to Recover the Whole
-Sentence. Haoran Li, Mingshi Xu, Yangqiu Song. Findings of ACL 2023. https://arxiv.org/abs/2305.03010
+"""GEIA: a language model that says the sentence behind an embedding.
 
-GEIA: whoever holds the vector f(x) of a sentence x and may ask the encoder about sentences of their own can train a language
+Paper: "Sentence Embedding Leaks More Information than You Expect: Generative Embedding Inversion Attack to Recover the Whole
+Sentence", Haoran Li, Mingshi Xu, Yangqiu Song, Findings of ACL 2023. https://arxiv.org/abs/2305.03010
+
+Idea. Whoever holds the vector f(x) of a sentence x and may ask the encoder about sentences of their own can train a language
 model to say the sentence. A linear layer aligns the vector with the width of a generative decoder and the result stands in the
 place of the first word's vector; the decoder learns by teacher forcing to continue with the sentence, word by word, up to an
 end mark. Earlier attacks treated words as labels (multi-label classification) and so recovered a set of words; a decoder
 recovers them in order, and with each word knows which ones it has said already.
 
-**Deviations**
-
+Deviations
 1. The decoder is a small GPT trained from scratch on the public sentences with byte-pair pieces learnt from them: no
    pretrained model ships with this project. The paper fine-tunes GPT-2 or DialoGPT (`--decoder FOLDER` takes one); its code
    also has a randomly initialised GPT-2.

@@ -9,7 +9,9 @@ nodes to have similar features and a term that wants few edges; after each step 
 An auto-encoder then spreads what was found: its encoder is the target's first layer on the recovered graph, its decoder the
 similarity of the embeddings. Last, a graph with the right number of edges can be sampled.
 
-Deviations (compared with the paper's algorithm 1 and with the official code, zaixizhang/GraphMI)
+The code below was compared with the paper's algorithm 1 and with the official code, zaixizhang/GraphMI.
+
+Deviations
 1. Labels of all nodes are known and all pairs are judged. The official script attacks the pairs among a random tenth of nodes.
 2. The sparsity term is the Euclidean norm of the edge vector, as in the official code; `norm=1` gives the sum of its entries.
 3. The smoothness term joins after half of the steps, as in the official code.

@@ -1,15 +1,16 @@
-"""The Secret Sharer: Evaluating and Testing Unintended Memorization in Neural Networks. Nicholas Carlini, Chang Liu,
-Úlfar Erlingsson, Jernej Kos, Dawn Song. USENIX Security 2019. https://arxiv.org/abs/1802.08232
+"""Exposure and extraction of secrets that a language model has memorised.
 
-A model that has memorised a secret finds it less surprising than the same words with any other number. So the log-perplexity of
+Paper: "The Secret Sharer: Evaluating and Testing Unintended Memorization in Neural Networks", Nicholas Carlini, Chang Liu,
+Úlfar Erlingsson, Jernej Kos, Dawn Song, USENIX Security 2019. https://arxiv.org/abs/1802.08232
+
+Idea. A model that has memorised a secret finds it less surprising than the same words with any other number. So the log-perplexity of
 a planted canary is ranked among all candidates of its format, and log2 |R| minus the logarithm of its rank is its exposure: how
 many bits of a guess the model saves. Where |R| is large, a skew-normal distribution fitted to the log-perplexities of a random
 sample stands in for the ranking. A secret with an exposure beyond log2 |R| can be extracted: a shortest-path search in the tree
 of beginnings, whose edges weigh -log2 of the next character's probability, finds the likeliest candidate without visiting
 most of the tree.
 
-**Deviations**
-
+Deviations
 1. The model is a one-layer character LSTM of width 128 trained for half a minute on 2,000 invented sentences, with secrets of
    four digits; the paper's is larger, trained on Penn Treebank, with nine digits. So |R| is 10,000 and every rank is exact.
 2. Canaries of one model have different fixed words and different numbers of insertions, so that one training gives the whole

@@ -170,7 +170,9 @@ class Formatter:
             before = self.text[line_start:index]
             following = bisect_right(starts, index)
             unit = self.units[following] if following < len(self.units) else None
-            if before.strip(" \t-"):
+            if not self.units:
+                self.header.append(comment)
+            elif before.strip(" \t-"):
                 self._beside(self.units[following - 1] if following else None, index, comment)
             elif unit is None:
                 if before and entries:

@@ -226,7 +226,7 @@ def test_mnist_is_read_from_its_idx_files(tmp_path):
         ("cifar-10-batches-bin/test_batch.bin", bytes([11]) + b"\0" * 3072, "above 9"),
         ("cifar-10-batches-bin/test_batch.bin", None, "no cifar-10-batches-bin/test_batch.bin"),
         ("mnist/train-images-idx3-ubyte", b"\x1f\x8b\x08\0" + b"\0" * 100, "no idx file"),
-        ("mnist/t10k-labels-idx1-ubyte", idx((3,), torch.zeros(3, device=CPU)), "3 labels"),
+        ("mnist/t10k-labels-idx1-ubyte", idx((3,), torch.zeros(3, dtype=torch.uint8, device=CPU)), "3 labels"),
         ("mnist/t10k-images-idx3-ubyte", None, "no mnist/t10k-images-idx3-ubyte"),
     ],
 )
