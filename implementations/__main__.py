@@ -12,8 +12,8 @@ from typing import Annotated, Any
 
 from rich.console import Console
 from rich.table import Table
-from scripts.catalog import Catalog, CatalogError, load
 
+from scripts.catalog import Catalog, CatalogError, load
 from scripts.vocabulary import VOCABULARIES
 
 from .common.provenance import ROOT

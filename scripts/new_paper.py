@@ -133,7 +133,8 @@ CELLS: tuple[tuple[str, str], ...] = (
         "code",
         "import dataclasses\n\nimport torch\n\nfrom implementations.common.report import frame\n"
         "from implementations.experiment import run_experiment\nfrom implementations.registry import find\n\n"
-        'device = "cuda" if torch.cuda.is_available() else "cpu"\nexperiment = find("$id")\nsetting = experiment.build_setting(device)',
+        'device = "cuda" if torch.cuda.is_available() else "cpu"\n'
+        'experiment = find("$id")\nsetting = experiment.build_setting(device)',
     ),
     ("markdown", "## What the adversary sees\n\nTODO: the oracle and the knowledge in words."),
     (

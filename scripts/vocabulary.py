@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 KIND = {
-    "attack": "Rebuilds private training or input data, or attributes of it, from a model, its outputs, gradients or embeddings.",
+    "attack": "Rebuilds private training or input data, or attributes of it, from a model, its outputs, gradients or vectors.",
     "defense": "Lowers what an inversion attack recovers, at a stated price in utility.",
     "evaluation": "Measures attacks, defenses or metrics on common ground.",
     "theory": "Defines or bounds what can be recovered.",

@@ -50,7 +50,8 @@ def test_a_classifier_learns_and_repeats():
     def trained():
         with training.seeded_weights(0):
             network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3))
-        training.train_classifier(network, images, labels, torch.Generator("cpu").manual_seed(1), 200, "a test", batch=20, lr=0.02)
+        generator = torch.Generator("cpu").manual_seed(1)
+        training.train_classifier(network, images, labels, generator, 200, "a test", batch=20, lr=0.02)
         return network
 
     one, other = trained(), trained()

@@ -59,8 +59,8 @@ def test_rosenbrock_as_good_as_scipy(size):
 
 def test_a_problem_does_not_depend_on_its_neighbours():
     start = 2 * normal(5, 6)
-    together = minimize(with_gradient(rosenbrock), start, 30)
-    alone = minimize(with_gradient(rosenbrock), start[3:4], 30)
+    together = minimize(with_gradient(rosenbrock), start, 30, memory=30)
+    alone = minimize(with_gradient(rosenbrock), start[3:4], 30, memory=30)
     torch.testing.assert_close(together.x[3:4], alone.x, rtol=1e-6, atol=1e-8)
     assert together.steps[3] == alone.steps[0]
 

@@ -5,8 +5,8 @@ Ruoxi Jia, AAAI 2021. https://arxiv.org/abs/2009.05241
 
 Idea. An inversion attack can only use what predictions say about inputs. MID adds the mutual information of input and
 prediction to the training loss: enough may pass to name the class, the rest is squeezed out. For neural networks the bound of
-the variational information bottleneck stands in for it: features become a Gaussian N(mu(x), sigma(x)), and their divergence from
-N(0, I) is the penalty, an upper bound on the information that passes.
+the variational information bottleneck stands in for it: features become a Gaussian N(mu(x), sigma(x)), and their divergence
+from N(0, I) is the penalty, an upper bound on the information that passes.
 
 Deviations
 1. The bottleneck has 64 units behind the same convolutions as the undefended target, and is trained as long as that.

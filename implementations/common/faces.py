@@ -103,7 +103,14 @@ SKIN = ((0.98, 0.85, 0.75), (0.95, 0.77, 0.63), (0.88, 0.67, 0.50), (0.72, 0.50,
 ASH_HAIR = ((0.09, 0.085, 0.10), (0.24, 0.17, 0.13), (0.42, 0.31, 0.22), (0.76, 0.63, 0.44), (0.80, 0.79, 0.78))
 RED_HAIR = ((0.13, 0.07, 0.06), (0.33, 0.16, 0.09), (0.57, 0.27, 0.12), (0.89, 0.62, 0.30), (0.90, 0.82, 0.70))
 IRIS = ((0.24, 0.13, 0.07), (0.46, 0.29, 0.12), (0.33, 0.47, 0.25), (0.22, 0.47, 0.72), (0.50, 0.58, 0.64))
-CLOTHES = ((0.20, 0.29, 0.45), (0.21, 0.47, 0.48), (0.45, 0.52, 0.33), (0.87, 0.68, 0.33), (0.78, 0.42, 0.28), (0.55, 0.23, 0.30))
+CLOTHES = (
+    (0.20, 0.29, 0.45),
+    (0.21, 0.47, 0.48),
+    (0.45, 0.52, 0.33),
+    (0.87, 0.68, 0.33),
+    (0.78, 0.42, 0.28),
+    (0.55, 0.23, 0.30),
+)
 WALLS = ((0.55, 0.68, 0.83), (0.55, 0.76, 0.70), (0.74, 0.78, 0.55), (0.92, 0.77, 0.55), (0.90, 0.63, 0.55), (0.74, 0.62, 0.80))
 
 
@@ -248,7 +255,9 @@ class _Canvas:
         """The same canvas within these shares of its height and width: small parts need not look at every pixel."""
         fine = self.rgb.shape[-1]
         rows, columns = slice(int(top * fine), int(bottom * fine)), slice(int(left * fine), int(right * fine))
-        return _Canvas(self.rgb[..., rows, columns], {k: v[:, rows, columns].contiguous() for k, v in self.planes.items()}, self.soft)
+        return _Canvas(
+            self.rgb[..., rows, columns], {k: v[:, rows, columns].contiguous() for k, v in self.planes.items()}, self.soft
+        )
 
     def paint(self, mask: Tensor, colour: Tensor, strength: Tensor | float = 1.0) -> None:
         """Lays a colour (B, 3, 1 or H, 1 or W) over the picture, as far as mask (B, H, W) times strength (B, 1, 1) say."""
@@ -305,7 +314,9 @@ def _darker(colour: Tensor, amount: Tensor | float) -> Tensor:
 def _background(c: _Canvas, q: dict) -> None:
     """A wall with a soft gradient and light behind the head."""
     tone = (0.22 + 0.70 * q["background_tone"])[:, None]
-    wall = tone * torch.lerp(_colour(tone, 0.93, 0.94, 0.96), 1.12 * _palette(WALLS, q["background_hue"], True), q["background_saturation"][:, None])
+    wall = tone * torch.lerp(
+        _colour(tone, 0.93, 0.94, 0.96), 1.12 * _palette(WALLS, q["background_hue"], True), q["background_saturation"][:, None]
+    )
     side = 0.06 * (q["light_x"] - 0.5) * c.bx
     c.rgb.add_(wall * (1.0 - 0.10 * c.by + side + 0.16 * c.glow(c.bx, c.by, 1.3, 1.3))[:, None])
 
@@ -404,7 +415,9 @@ def _mouth(c: _Canvas, p: dict, q: dict, skin: Tensor, hair: Tensor) -> None:
     gap = 0.05 * (q["open"] - 0.5).clamp_min(0) * 2
     upper = y + (0.3 * gap + (0.017 + 0.022 * p["lips"]) * (1 - 0.35 * (1 - 9 * t.square()).clamp_min(0))) * k
     lower = (0.9 * gap + 0.022 + 0.034 * p["lips"]) * k - y
-    lips = torch.lerp(skin * _colour(skin, 0.86, 0.64, 0.62), 0.35 * skin + _colour(skin, 0.48, 0.06, 0.10), p["lip_colour"][:, None] * 0.75)
+    lips = torch.lerp(
+        skin * _colour(skin, 0.86, 0.64, 0.62), 0.35 * skin + _colour(skin, 0.48, 0.06, 0.10), p["lip_colour"][:, None] * 0.75
+    )
     c.paint(c.glow(c.fx, y - 0.085, wide * 0.8, 0.045), _darker(skin, 0.32), 0.8)
     c.paint(c.glow(c.m - wide * 1.06, y, 0.035, 0.035), _darker(skin, 0.45), 0.6)
     c.paint(c.edge(torch.minimum(upper, lower)), lips)
@@ -500,7 +513,9 @@ def _glasses(c: _Canvas, p: dict) -> None:
     wide, high = 0.148, 0.125 - 0.015 * p["glasses_shape"]
     out, y = c.m - p["eye_x"].clamp_min(wide + 0.025), c.fy - p["eye_y"] - 0.01
     lens = (1 - _radius(out / wide, y / high, 0.9 * p["glasses_shape"])) * 0.13
-    frame = torch.lerp(_colour(c.rgb, 0.10, 0.09, 0.11), _colour(c.rgb, 0.36, 0.20, 0.11), _ramp(p["glasses_shape"], 0.3, 0.7)[:, None])
+    frame = torch.lerp(
+        _colour(c.rgb, 0.10, 0.09, 0.11), _colour(c.rgb, 0.36, 0.20, 0.11), _ramp(p["glasses_shape"], 0.3, 0.7)[:, None]
+    )
     c.paint(c.edge(lens) * (0.5 + 3 * (out - y)).clamp(0, 1), torch.ones_like(frame), 0.14 * worn)
     bridge = torch.minimum(torch.minimum(thick - (y + 0.03).abs(), -out), -lens)
     arms = torch.minimum(torch.minimum(thick - (y + 0.04).abs(), p["rx"] - c.m), -lens)

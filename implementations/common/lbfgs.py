@@ -1,4 +1,4 @@
-"""L-BFGS for a batch of independent problems: each has its own history, its own line search and its own pace.
+"""L-BFGS for a batch of independent problems: each has its own curvature, its own line search and its own pace.
 
 `torch.optim.LBFGS` sees one problem with one line search for all its parameters. Here row i of a batch is a problem of its
 own. One call of the objective evaluates every unfinished problem once, at its own trial point, whatever state its line search
@@ -49,7 +49,8 @@ def dot(a: Tensor, b: Tensor) -> Tensor:
 class History:
     """The last `memory` pairs of step s and gradient change y of each of A problems.
 
-    A slot of the ring holds one pair of every problem, with rho = 1 / <s, y>; 0 where the problem had none to give then.
+    A slot of the ring holds one pair of every problem, with rho = 1 / <s, y>; 0 where the problem had none to give then. So a
+    problem whose line searches take more trials than its neighbours' keeps fewer pairs of its own.
     """
 
     def __init__(self, memory: int, gradient: Tensor):
@@ -233,4 +234,9 @@ def minimize(
             plain = torch.where(moved | failed, fresh, plain)
             found.x[rows], found.value[rows] = x, f
         found.history.append(found.value.clone())
+    if line_search and len(rows):  # what unfinished searches have found
+        better = (search.f_lo < f) & ~found.stalled[rows]
+        x, f = x + torch.where(better, search.t_lo, 0.0)[:, None] * search.d, torch.where(better, search.f_lo, f)
+        found.x[rows], found.value[rows] = x, f
+        found.history[-1] = found.value.clone()
     return found

@@ -218,9 +218,9 @@ EXPERIMENT = Experiment(
         "words-beat-classification": Claim(
             check=lambda m, runs: m["token_f1"] > runs["multi_label"]["token_f1"],
             ablation="no_embedding",
-            not_reproduced="On 6,000 sentences a linear classifier of words learns faster than a decoder from scratch, which must "
-            "learn the language as well and always commits to some name; the paper fine-tunes a pretrained decoder on whole "
-            "data sets.",
+            not_reproduced="On 6,000 sentences a linear classifier of words learns faster than a decoder from scratch, which "
+            "must learn the language as well and always commits to some name; the paper fine-tunes a pretrained decoder on "
+            "whole data sets.",
         ),
     },
     smoke={"epochs": 1, "width": 32, "heads": 2, "pieces": 400, "beams": 2},

@@ -128,9 +128,8 @@ class GradientSetting(Setting):
     def __init__(self, config: GradientConfig | None = None, device: torch.device | str = "cpu"):
         super().__init__(config, device)
         c = self.config
-        load = (
-            {"cifar10": self._cifar, "cifar100": self._cifar, "lfw": self._lfw}[c.data] if c.preset == "paper" else self._crops
-        )
+        loaders = {"cifar10": self._cifar, "cifar100": self._cifar, "lfw": self._lfw}
+        load = self._crops if c.preset == "quick" else loaders[c.data]
         images, labels, self.public, self.classes = load(c.victims * c.batch_size)
         self.shape = tuple(images.shape[1:])
         self._data = images.view(c.victims, c.batch_size, *self.shape), labels.view(c.victims, c.batch_size)
@@ -254,9 +253,8 @@ class GradientSetting(Setting):
         images, labels = reconstruction.data["images"], reconstruction.data["labels"]
         true, true_labels = self.private["images"], self.private["labels"]
         if images.shape != true.shape or labels.shape != true_labels.shape:
-            raise ValueError(
-                f"expected images {tuple(true.shape)}, labels {tuple(true_labels.shape)}, not {tuple(images.shape)}"
-            )
+            expected = f"images {tuple(true.shape)} and labels {tuple(true_labels.shape)}"
+            raise ValueError(f"expected {expected}, not {tuple(images.shape)} and {tuple(labels.shape)}")
         images, labels = self.in_order(images.clamp(0, 1), labels)
         rebuilt, private = images.flatten(0, 1), true.flatten(0, 1)
         signal, grey = psnr(rebuilt, private), psnr(torch.full_like(private, 0.5), private)

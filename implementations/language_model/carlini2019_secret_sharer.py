@@ -3,12 +3,12 @@
 Paper: "The Secret Sharer: Evaluating and Testing Unintended Memorization in Neural Networks", Nicholas Carlini, Chang Liu,
 Úlfar Erlingsson, Jernej Kos, Dawn Song, USENIX Security 2019. https://arxiv.org/abs/1802.08232
 
-Idea. A model that has memorised a secret finds it less surprising than the same words with any other number. So the log-perplexity of
-a planted canary is ranked among all candidates of its format, and log2 |R| minus the logarithm of its rank is its exposure: how
-many bits of a guess the model saves. Where |R| is large, a skew-normal distribution fitted to the log-perplexities of a random
-sample stands in for the ranking. A secret with an exposure beyond log2 |R| can be extracted: a shortest-path search in the tree
-of beginnings, whose edges weigh -log2 of the next character's probability, finds the likeliest candidate without visiting
-most of the tree.
+Idea. A model that has memorised a secret finds it less surprising than the same words with any other number. So the log-
+perplexity of a planted canary is ranked among all candidates of its format, and log2 |R| minus the logarithm of its rank is
+its exposure: how many bits of a guess the model saves. Where |R| is large, a skew-normal distribution fitted to the log-
+perplexities of a random sample stands in for the ranking. A secret with an exposure beyond log2 |R| can be extracted: a
+shortest-path search in the tree of beginnings, whose edges weigh -log2 of the next character's probability, finds the
+likeliest candidate without visiting most of the tree.
 
 Deviations
 1. The model is a one-layer character LSTM of width 128 trained for half a minute on 2,000 invented sentences, with secrets of
