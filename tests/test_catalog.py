@@ -152,7 +152,7 @@ RULES = {
         "[num-classes, num-classes]",
         "num-classes,",
         "threat_model.knowledge[1]",
-        "once",
+        "each value once; it stands on line",
         None,
     ),
     "dangling relation": (
@@ -172,6 +172,16 @@ RULES = {
         None,
     ),
     "relation twice": ("[gmi, mid]", "[gmi, gmi]", "surveys: [gmi", "relations.surveys[1]", "once", None),
+    "relation like itself": (
+        "compares_with: [survey2024]",
+        "compares_with: [gmj]",
+        "gmj",
+        "relations.compares_with[0]",
+        "an id",
+        None,
+    ),
+    "misspelt required key": ("  year: 2020", "  yaer: 2020", "yaer", "", "does not exist", "year"),
+    "arXiv before its start": ('"2009.05241"', '"0703.0001"', "0703", "arxiv", "an arXiv id", None),
     "duplicate id": ("- id: mid", "- id: gmi", "- id: gmi#2", "id", "stands on line 3 already", None),
     "duplicate key": ("  method: GMI", "  year: 2019\n  method: GMI", "  year: 2020", "year", "stands on line 5 already", None),
     "same arXiv": ('"2009.05241"', '"1911.07135"', 'arxiv: "1911.07135"#2', "arxiv", "same arxiv as gmi (line 9)", None),
@@ -633,6 +643,8 @@ def test_formatted_text_means_the_same_to_another_reader():
         ("- threat_model: {goal: ~}\n", "- threat_model:\n    goal: null\n"),
         ('- title: "a\\u202eb\\x07"\n', '- title: "a\\u202eb\\x07"\n'),
         ("- [a, {b: c}]\n", "-\n  - a\n  - b: c\n"),
+        ("- note: '" + "word " * 30 + "'\n", '- note: "' + "word " * 30 + '"\n'),
+        ("- note: '" + "word " * 22 + "  - a'\n", "- note: >-\n    " + "word " * 20 + "word\n    word   - a\n"),
         ("[]  # none", "# none\n\n[]\n"),
     ],
 )
@@ -806,6 +818,11 @@ def test_special_characters_survive_bibtex(title):
     assert found["title"] == title
     assert found["author"] == list(authors)
     assert f"{{{{{title[0]}" in text or title[0] not in "RabG", "the title is braced, so that no style changes its capitals"
+
+
+def test_lone_brace_keeps_bibtex_balanced():
+    text = bibtex.to_bibtex(catalog.load_text(VALID)["gmi"].model_copy(update={"title": "a { b"}))
+    assert text.count("{") == text.count("}"), "BibTeX counts escaped braces too"
 
 
 def test_identifiers_stay_verbatim_in_bibtex():

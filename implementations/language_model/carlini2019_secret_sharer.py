@@ -11,13 +11,13 @@ shortest-path search in the tree of beginnings, whose edges weigh -log2 of the n
 likeliest candidate without visiting most of the tree.
 
 Deviations
-1. The model is a one-layer character LSTM of width 128 trained for half a minute on 2,000 invented sentences, with secrets of
+1. The model is a one-layer character LSTM of width 160 trained for less than a minute on 1,200 invented sentences, with secrets of
    four digits; the paper's is larger, trained on Penn Treebank, with nine digits. So |R| is 10,000 and every rank is exact.
 2. Canaries of one model have different fixed words and different numbers of insertions, so that one training gives the whole
    curve; the paper trains many models with one canary.
 3. The skew-normal distribution is fitted by its first three moments, for all canaries at once, not by maximum likelihood.
-4. An attacker does not know which secrets were memorised. Here the attack claims a found secret where its estimated exposure
-   exceeds log2 |R| by `margin` bits. The rule is ours, after the paper's finding that extraction works from about there on.
+4. An attacker does not know which secrets were memorised. Here the attack claims a secret that the search found where the model
+   gives it more than half of all probability after the format's words (`confidence`). The rule is ours.
 5. The search expands several beginnings of every canary at once, and gives up on a canary after `expansions`.
 """
 
@@ -43,13 +43,13 @@ class SecretSharerConfig(Config):
     expansions: int = 60  # beginnings expanded for each canary before the search gives up; the paper's search runs to the end
     width: int = 4  # beginnings of each canary expanded together; 1 is Dijkstra's order
     samples: int = 1000  # random candidates of each format that the skew-normal distribution is fitted to
-    margin: float = 6.0  # bits by which estimated exposure must exceed log2 |R| for a claim
+    confidence: float = 0.5  # least probability of a found secret, given the words before it, for a claim
 
     def __post_init__(self):
         require(self.search in ("shortest-path", "random"), f"search is shortest-path or random, not {self.search!r}")
         require(min(self.expansions, self.width) >= 1, "expansions and width must be at least 1")
         require(self.samples >= 10, "three moments need at least 10 samples")
-        require(self.margin >= 0, "margin must be at least 0 bits")
+        require(0 <= self.confidence <= 1, "confidence must lie in [0, 1]")
 
 
 def log_perplexity(log_probs: Tensor) -> Tensor:
@@ -179,12 +179,12 @@ def attack(oracle: LogProbs, knowledge: Knowledge, config: SecretSharerConfig) -
         secrets = best // size ** torch.arange(formats[0].length - 1, -1, -1, device=oracle.device) % size
     search_queries = oracle.queries - before
 
-    # decide: a fresh query each for the secrets found, judged against the random sample
-    known = (secrets >= 0).all(dim=1)
-    own = torch.full((count, 1), torch.inf, device=oracle.device)
-    for v in known.nonzero()[:, 0].tolist():
-        own[v] = log_perplexity(oracle(torch.cat([formats[v].before, formats[v].symbols[secrets[v]]])[None]))
-    claimed = known & (exposure_by_skew_normal(own, sample)[:, 0] > math.log2(total) + config.margin)
+    # decide: how probable is each secret found, given the words before it?
+    claimed = torch.zeros(count, device=oracle.device, dtype=torch.bool)
+    for v in (secrets >= 0).all(dim=1).nonzero()[:, 0].tolist():
+        form = formats[v]
+        log_probs = oracle(torch.cat([form.before, form.symbols[secrets[v]]])[None])
+        claimed[v] = log_perplexity(log_probs[:, -form.length :])[0] < -math.log2(max(config.confidence, 1e-30))
 
     # measure: the rank among all candidates needs every candidate, which the search does not
     perplexity = torch.stack([log_perplexity(oracle(rows)) for rows in candidates])  # (V, R)
@@ -194,7 +194,7 @@ def attack(oracle: LogProbs, knowledge: Knowledge, config: SecretSharerConfig) -
         notes={
             "search_queries_per_canary": search_queries / count,
             "candidates_per_canary": total,
-            "searches_finished": int(known.sum()),
+            "searches_finished": int((secrets >= 0).all(dim=1).sum()),
         },
     )
 

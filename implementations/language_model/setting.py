@@ -32,16 +32,16 @@ LAYOUT = """the paper preset of the language_model setting expects in {folder}:
 class LanguageModelConfig(SettingConfig):
     """Training text, canaries and model."""
 
-    sentences: int = 2000  # private sentences; in the paper preset the first lines of train.txt, 0 for all
-    held_out: int = 300  # sentences kept out of training, for the perplexity
+    sentences: int = 1200  # private sentences; in the paper preset the first lines of train.txt, 0 for all
+    held_out: int = 200  # sentences kept out of training, for the perplexity
     digits: int = 4  # random digits of a secret, so that a format has 10^digits candidates; the paper's example: 9
     repetitions: tuple[int, ...] = (0, 1, 2, 4, 8, 16, 32)  # how often a canary is inserted; 0: never, a control
-    per_level: int = 6  # canaries for each number of repetitions
-    width: int = 128  # width of the LSTM; the paper's character model: 200
+    per_level: int = 5  # canaries for each number of repetitions
+    width: int = 160  # width of the LSTM; the paper's character model: 200
     layers: int = 1  # layers of the LSTM; the paper's character model: 2
-    epochs: int = 14  # passes over the training text
-    batch_size: int = 32  # lines a step
-    lr: float = 5e-3  # Adam's first step size, falling to 0
+    epochs: int = 20  # passes over the training text
+    batch_size: int = 16  # lines a step
+    lr: float = 4e-3  # Adam's first step size, falling to 0
 
     def __post_init__(self):
         super().__post_init__()
@@ -270,29 +270,28 @@ class LanguageModelSetting(Setting):
         return rows
 
     def figure(self, reconstructions: Mapping[str, Reconstruction]) -> "Figure":
-        """Exposure of every canary over the number of its insertions; rings mark claims, filled ones are right."""
+        """Exposure of every canary over the number of its insertions, and the mean; filled: claimed with the right digits."""
         often = self.private["repetitions"]
         levels = often.unique().tolist()
         drawn, axes = plots.figure(7.5, 3.4)
-        shift = 0.16
+        colours = ("#3f51b5", "#e0792b", "#2a9d8f", "#b5487a", "#7a7f87")
         for index, (name, found) in enumerate(reconstructions.items()):
-            bits = self.exposures(found).to(often.device)
-            colour = f"C{index}"
-            places = torch.tensor([levels.index(level) for level in often.tolist()], device=often.device)
-            x = places + shift * (index - (len(reconstructions) - 1) / 2)
+            bits, colour = self.exposures(found).to(often.device), colours[index % len(colours)]
+            x = torch.searchsorted(often.unique(), often) + 0.16 * (index - (len(reconstructions) - 1) / 2)
             claimed = found.data["claimed"].to(often.device)
             right = claimed & (found.data["secrets"].to(often.device) == self.private["secrets"]).all(dim=1)
-            axes.plot(range(len(levels)), [float(bits[often == level].mean()) for level in levels], color=colour, label=name)
-            for mask, fill in ((~claimed, "none"), (claimed & ~right, "none"), (right, colour)):
-                size = 10 if mask is not right and not bool((mask & claimed).any()) else 34
-                axes.scatter(x[mask].tolist(), bits[mask].tolist(), s=size, facecolors=fill, edgecolors=colour, linewidths=0.9)
+            means = [float(bits[often == level].mean()) for level in levels]
+            axes.plot(range(len(levels)), means, color=colour, label=name, linewidth=1.8 if index == 0 else 0.9)
+            for mask, fill in ((~right, "none"), (right, colour)):
+                axes.scatter(x[mask].tolist(), bits[mask].tolist(), s=18, facecolors=fill, edgecolors=colour, linewidths=0.8)
         top = self.config.digits * 3.321928
-        axes.axhline(top, color=plots.FAINT, linewidth=0.9, zorder=0)
-        axes.text(0, top + 0.2, f"log2 of all {10**self.config.digits:,} candidates: the likeliest of all", fontsize=8)
-        axes.axhline(1.4427, color=plots.FAINT, linewidth=0.9, zorder=0)
-        axes.text(len(levels) - 1, 1.65, "chance", ha="right", fontsize=8)
-        axes.set(xticks=range(len(levels)), xticklabels=[str(level) for level in levels], ylim=(-0.5, top + 2))
+        for height, text in ((top, f"likeliest of all {10**self.config.digits:,} candidates"), (1.4427, "chance")):
+            axes.axhline(height, color=plots.FAINT, linewidth=0.9, zorder=0)
+            axes.text(-0.4, height + 0.15, text, fontsize=8, color="#6b7280")
+        axes.set(
+            xticks=range(len(levels)), xticklabels=[str(level) for level in levels], ylim=(-0.5, top + 1.5), xlim=(-0.45, None)
+        )
         axes.set_xlabel("times the canary was in the training text")
         axes.set_ylabel("exposure (bits)")
-        axes.legend(frameon=False, loc="center right", fontsize=8)
+        axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(0, 0.9), fontsize=8)
         return drawn

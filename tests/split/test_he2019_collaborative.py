@@ -208,19 +208,20 @@ def test_wrong_options_are_refused(changes):
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_beats_the_baselines_on_digits_and_its_ablations_do_not(seed):
-    setting = SplitSetting(SplitConfig(data="digits", images=1000, public_images=500, victims=6, epochs=4, seed=seed))
+    setting = SplitSetting(SplitConfig(data="digits", images=1000, public_images=500, victims=6, epochs=8, seed=seed))
     best = max(setting.evaluate(make(generator(seed)))["psnr"] for make in setting.baselines().values())
-    config = CollaborativeConfig(seed=seed, steps=250, tv_weight=0.1)
+    config = CollaborativeConfig(seed=seed, steps=200, tv_weight=0.1)
 
     def measured(client: str = "weights", **changes) -> float:
         oracle = setting.target.grant("features", client=client)
         return setting.evaluate(attack(oracle, setting.knowledge(), dataclasses.replace(config, **changes)))["psnr"]
 
-    assert measured() >= best + 3
+    full = measured()
+    assert full >= best + 3
     assert measured(weights="shuffled") < best
-    assert measured(tv_weight=0.0) < measured() - 3
+    assert measured(tv_weight=0.0) < full - 3
     assert measured(steps=1) < best
-    small = {"variant": "inverse-network", "net_steps": 250, "net_batch": 16}
+    small = {"variant": "inverse-network", "net_steps": 200, "net_batch": 16}
     assert measured("queries", **small) >= best + 1
     assert measured("queries", pairs="shuffled", **small) < best + 1
 
