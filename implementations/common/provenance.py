@@ -1,17 +1,14 @@
 """Which code made a number: a hash of a module's source and of all project modules it imports.
 
-Comments, docstrings, blank lines and the text layout inside a line do not count, so that rewording never makes a result
-stale, while any change that could move a number does.
+Comments, docstrings and layout do not count, so that rewording or reformatting never makes a result stale, while any change
+that could move a number does.
 """
 
 import ast
 import hashlib
 import importlib.metadata
-import io
 import platform
-import re
 import subprocess
-import tokenize
 from functools import cache
 from pathlib import Path
 
@@ -26,29 +23,23 @@ PRESENTATION = {
 
 
 def essential(source: str) -> str:
-    """The source without comments, docstrings, blank lines and spaces inside lines; indentation stays."""
-    drop: set[tuple[int, int]] = set()
-    lines = source.splitlines()
-    for node in ast.walk(ast.parse(source)):
-        body = getattr(node, "body", None)
-        if isinstance(body, list):
-            for statement in body:
-                if isinstance(statement, ast.Expr) and isinstance(getattr(statement.value, "value", None), str):
-                    drop.update((row, -1) for row in range(statement.lineno, statement.end_lineno + 1))
-    cut = {
-        token.start[0]: token.start[1]
-        for token in tokenize.generate_tokens(io.StringIO(source).readline)
-        if token.type == tokenize.COMMENT
-    }
-    kept = []
-    for number, line in enumerate(lines, 1):
-        if (number, -1) in drop:
-            continue
-        line = line[: cut.get(number, len(line))].rstrip()
-        if line:
-            indent = len(line) - len(line.lstrip())
-            kept.append(" " * indent + re.sub(r"\s+", "", line))
-    return "\n".join(kept)
+    """The syntax tree of a source as text, without comments, docstrings, layout and positions; equal for equal programs.
+
+    Written out here because `ast.dump` differs between versions of Python.
+    """
+
+    def text(node: object) -> str:
+        if isinstance(node, ast.AST):
+            fields = ((name, value) for name, value in ast.iter_fields(node) if value not in (None, []))
+            return f"{type(node).__name__}({','.join(f'{name}={text(value)}' for name, value in fields)})"
+        if isinstance(node, list):
+            return f"[{','.join(text(item) for item in node if not is_docstring(item))}]"
+        return repr(node)
+
+    def is_docstring(node: object) -> bool:
+        return isinstance(node, ast.Expr) and isinstance(getattr(node.value, "value", None), str)
+
+    return text(ast.parse(source))
 
 
 def module_path(module: str) -> Path | None:

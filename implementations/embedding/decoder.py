@@ -4,11 +4,15 @@ Both have `width`, `embed(tokens)` and `forward(inputs, past) -> (logits, past)`
 that a sentence's embedding can stand in the place of a word. `past` is a list of (keys, values) a layer.
 """
 
+import inspect
 import math
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+
+from ..common.provenance import essential
 
 Past = list[tuple[Tensor, Tensor]]
 
@@ -77,7 +81,9 @@ class Pretrained(nn.Module):
     def __init__(self, folder: str):
         super().__init__()
         from transformers import AutoModelForCausalLM
+        from transformers.utils import logging
 
+        logging.disable_progress_bar()
         self.model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
         self.width = self.model.get_input_embeddings().weight.shape[1]
 
@@ -129,3 +135,8 @@ class Tokenizer:
     def decode(self, tokens: Tensor) -> list[str]:
         """Texts of token ids (B, T), each up to its first `end`."""
         return [self._decode(row[: row.index(self.end)] if self.end in row else row).strip() for row in tokens.tolist()]
+
+
+def code_of(*parts: Callable | type) -> list[str]:
+    """The source of functions and classes without comments and layout: a key for what they compute."""
+    return [essential(textwrap.dedent(inspect.getsource(part))) for part in parts]

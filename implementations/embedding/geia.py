@@ -21,8 +21,6 @@ Deviations
 """
 
 import dataclasses
-import inspect
-import textwrap
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,10 +30,9 @@ from torch import Tensor, nn
 
 from ..common import cache
 from ..common.progress import progress
-from ..common.provenance import essential
 from ..experiment import Claim, Config, Experiment, Reconstruction, Run, require
 from ..threat_model import Embeddings, Knowledge, fingerprint
-from .decoder import Pretrained, SmallGPT, Tokenizer
+from .decoder import Pretrained, SmallGPT, Tokenizer, code_of
 from .setting import EmbeddingSetting
 
 
@@ -97,29 +94,29 @@ def decode(model: Inverter, vectors: Tensor, end: int, length: int, beams: int) 
 
     Finished hypotheses stay in the beam unchanged; at the end the best mean log-probability a token wins.
     """
-    count, k = len(vectors), beams
+    count = len(vectors)
     logits, past = model.decoder(model.first(vectors))
-    scores, tokens = logits[:, -1].log_softmax(-1).topk(k, dim=-1)  # (B, k)
-    tokens = tokens.reshape(count * k, 1)
-    past = [(keys.repeat_interleave(k, 0), values.repeat_interleave(k, 0)) for keys, values in past]
-    for _ in range(length - 1):
-        done = tokens[:, -1] == end
-        if bool(done.all()):
-            break
-        logits, past = model.decoder(model.decoder.embed(tokens[:, -1:]), past)
+    scores = torch.zeros(count, 1, device=vectors.device)  # (B, k), k growing up to `beams`
+    tokens = torch.zeros(count, 0, device=vectors.device, dtype=torch.long)  # (B k, t)
+    done = torch.zeros(count, device=vectors.device, dtype=torch.bool)
+    for t in range(length):
         step = logits[:, -1].log_softmax(-1)  # (B k, vocabulary)
         stay = torch.full_like(step[:1], -torch.inf)
         stay[:, end] = 0.0
-        total = scores.reshape(-1, 1) + torch.where(done[:, None], stay, step)
-        scores, flat = total.view(count, -1).topk(k, dim=-1)
-        parent = (flat // step.shape[1] + k * torch.arange(count, device=flat.device)[:, None]).flatten()
-        tokens = torch.cat([tokens[parent], (flat % step.shape[1]).reshape(-1, 1)], dim=1)
-        past = [(keys[parent], values[parent]) for keys, values in past]
-    sizes = ((tokens == end).cumsum(1) == 0).sum(1).view(count, k) + 1
+        total = (scores.reshape(-1, 1) + torch.where(done[:, None], stay, step)).view(count, -1)
+        scores, flat = total.topk(min(beams, total.shape[1]), dim=-1)
+        old = total.shape[1] // step.shape[1]
+        parents = (flat // step.shape[1] + old * torch.arange(count, device=flat.device)[:, None]).flatten()
+        tokens = torch.cat([tokens[parents], (flat % step.shape[1]).reshape(-1, 1)], dim=1)
+        done = tokens[:, -1] == end
+        if bool(done.all()) or t + 1 == length:
+            break
+        past = [(keys[parents], values[parents]) for keys, values in past]
+        logits, past = model.decoder(model.decoder.embed(tokens[:, -1:]), past)
+    k, size = scores.shape[1], tokens.shape[1]
+    sizes = (((tokens == end).cumsum(1) == 0).sum(1) + 1).clamp(max=size).view(count, k)
     best = (scores / sizes).argmax(dim=1) + k * torch.arange(count, device=scores.device)
-    found = torch.full((count, length), end, device=tokens.device, dtype=torch.long)
-    found[:, : tokens.shape[1]] = tokens[best]
-    return found
+    return nn.functional.pad(tokens[best], (0, length - size), value=end)
 
 
 def train(model: Inverter, tokens: Tensor, vectors: Tensor, end: int, config: GEIAConfig, generator: torch.Generator) -> Tensor:
@@ -166,10 +163,11 @@ def fit(public: Sequence[str], vectors: Tensor, config: GEIAConfig) -> tuple[Inv
             model.align.bias.zero_()
         losses = train(model, tokens, vectors, tokenizer.end, config, generator)
         seconds = torch.tensor(time.perf_counter() - start, device=device)
-        return {**{f"model.{name}": value for name, value in model.state_dict().items()}, "losses": losses, "seconds": seconds}
+        weights = {f"model.{name}": value.clone() for name, value in model.state_dict().items()}  # tied ones are apart on disk
+        return {**weights, "losses": losses, "seconds": seconds}
 
     # the key holds this file's training code, and not how the result is decoded: neither greedy search nor a new claim retrains
-    code = [essential(textwrap.dedent(inspect.getsource(part))) for part in (Inverter, sequence_loss, train, fit)]
+    code = code_of(Inverter, sequence_loss, train, fit)
     start_weights = fingerprint(decoder) if config.decoder else ""
     key = [dataclasses.replace(config, beams=1), code, start_weights, tokens, vectors]
     kept = cache.cached("geia", "implementations.embedding.decoder", key, build, device)

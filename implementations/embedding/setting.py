@@ -259,7 +259,7 @@ class EmbeddingSetting(Setting):
         margin = max(map(len, names)) + 2
         width = margin + max(min(len(text), 120) for row, _ in rows for text in row.values()) + 1
         height = len(rows) * (len(names) + 0.7)
-        drawn, axes = plots.figure(0.078 * width, 0.23 * height)
+        drawn, axes = plots.figure(0.069 * width, 0.23 * height)
         axes.set_axis_off()
         axes.set(xlim=(0, width), ylim=(height, 0))
         style = {"family": "monospace", "fontsize": 8, "va": "top"}
@@ -273,7 +273,7 @@ class EmbeddingSetting(Setting):
                     bare = texts.words(word)
                     hit = name != "private" and bool(bare) and all(left[part] > 0 for part in bare)
                     left.subtract(bare if hit else ())
-                    colour = plots.INK if name == "private" else "#3f51b5" if hit else "#aab0bb"
+                    colour = plots.INK if name == "private" else "#3f51b5" if hit else "#8b929c"
                     bold = "bold" if bare and set(bare) <= told else "normal"
                     axes.text(x, y, word, color=colour, weight=bold, **style)
                     x += len(word) + 1

@@ -89,8 +89,16 @@ EXPERIMENT = Experiment(
             says="one start from normal noise, every full step taken, as in the authors' code",
             config={"start": "normal", "starts": 1, "line_search": False},
         ),
-        "pruned": Run(says="clients send gradients without the smallest 30 % of each tensor's entries", options={"prune": 0.3}),
-        "noisy": Run(says="clients add Gaussian noise of variance 0.01 to every entry", options={"noise_variance": 1e-2}),
+        "pruned": Run(
+            says="clients set the smallest 30 % of each tensor's entries to zero; half the evaluations",
+            options={"prune": 0.3},
+            config={"evaluations": 300},
+        ),
+        "noisy": Run(
+            says="clients add Gaussian noise of variance 0.01 to every entry; half the evaluations",
+            options={"noise_variance": 1e-2},
+            config={"evaluations": 300},
+        ),
     },
     claims={
         "pixel-wise-recovery": Claim(

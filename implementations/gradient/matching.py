@@ -26,7 +26,7 @@ class MatchingConfig(Config):
     start: str = "flat"  # flat (one random colour a picture, with little noise) or normal (the papers' standard normal noise)
     starts: int = 2  # random starts of each client; the papers have 1
     race: int = 40  # evaluations after which only the start with the smallest distance goes on
-    evaluations: int = 500  # of the distance and its gradient, at most; the papers' code: 300 rounds of up to 20 steps
+    evaluations: int = 600  # of the distance and its gradient, at most; the papers' code: 300 rounds of up to 20 steps
     memory: int = 100  # pairs that L-BFGS keeps; the papers' code: 100
     line_search: bool = True  # strong-Wolfe line search; False: every full step is taken, as in the papers' code
     tolerance: float = 2e-8  # stop at this distance, relative to the squared norm of the observed gradient

@@ -39,6 +39,8 @@ TREES = {
     lfw/Aaron_Eckhart/Aaron_Eckhart_0001.jpg   Labeled Faces in the Wild: a folder a person
     lfw/...""",
 }
+# purposes of the setting's random draws, far from the small seeds that attacks use
+LABELS, VICTIMS, PUBLIC, NOISE = 501, 502, 503, 504
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,15 +142,15 @@ class GradientSetting(Setting):
     def _crops(self, count: int) -> tuple[Tensor, Tensor, Tensor, int]:
         c = self.config
         images = natural_crops(count, c.size, c.seed, "private", self.device)
-        labels = torch.randint(c.num_classes, (count,), generator=c.generator(self.device, 1), device=self.device)
+        labels = torch.randint(c.num_classes, (count,), generator=c.generator(self.device, LABELS), device=self.device)
         return images, labels, natural_crops(c.public_images, c.size, c.seed, "public", self.device), c.num_classes
 
     def _cifar(self, count: int) -> tuple[Tensor, Tensor, Tensor, int]:
         fine = self.config.data == "cifar100"
         train, test = ("train.bin", "test.bin") if fine else ("data_batch_1.bin", "test_batch.bin")
         folder = "cifar-100-binary" if fine else "cifar-10-batches-bin"
-        images, labels = self._records(f"{folder}/{test}", fine, count, 2)
-        public, _ = self._records(f"{folder}/{train}", fine, self.config.public_images, 3)
+        images, labels = self._records(f"{folder}/{test}", fine, count, VICTIMS)
+        public, _ = self._records(f"{folder}/{train}", fine, self.config.public_images, PUBLIC)
         return images, labels, public, 100 if fine else 10
 
     def _records(self, name: str, fine: bool, count: int, purpose: int) -> tuple[Tensor, Tensor]:
@@ -176,7 +178,7 @@ class GradientSetting(Setting):
         pictures = [(file, who) for who, path in enumerate(people) for file in sorted(path.iterdir()) if file.suffix in ENDINGS]
         if len(people) < 2 or len(pictures) <= count:
             raise missing_data(root, TREES["lfw"], f"{len(people)} folders of people with {len(pictures)} pictures")
-        order = torch.randperm(len(pictures), generator=c.generator("cpu", 2), device="cpu").tolist()
+        order = torch.randperm(len(pictures), generator=c.generator("cpu", VICTIMS), device="cpu").tolist()
         victims = [pictures[i] for i in order[:count]]
         known = {who for _, who in victims}
         public = [pictures[i] for i in order[count:] if pictures[i][1] not in known][: c.public_images]
@@ -198,7 +200,7 @@ class GradientSetting(Setting):
         """What clients do to their gradients before they send them: nothing, pruning, noise."""
         c = self.config
         update = pruned(update, c.prune) if c.prune else update
-        return noisy(update, c.noise_variance, c.generator(self.device, 4)) if c.noise_variance else update
+        return noisy(update, c.noise_variance, c.generator(self.device, NOISE)) if c.noise_variance else update
 
     @functools.cached_property
     def target(self) -> Target:

@@ -11,13 +11,13 @@ shortest-path search in the tree of beginnings, whose edges weigh -log2 of the n
 likeliest candidate without visiting most of the tree.
 
 Deviations
-1. The model is a one-layer character LSTM of width 160 trained for less than a minute on 1,200 invented sentences, with secrets of
-   four digits; the paper's is larger, trained on Penn Treebank, with nine digits. So |R| is 10,000 and every rank is exact.
+1. The model is a one-layer character LSTM of width 160, trained for less than a minute on 1,200 invented sentences, and secrets
+   have four digits; the paper's example is nine digits in Penn Treebank. So |R| is 10,000 and every rank is exact.
 2. Canaries of one model have different fixed words and different numbers of insertions, so that one training gives the whole
-   curve; the paper trains many models with one canary.
+   curve; the paper trains a model for each number.
 3. The skew-normal distribution is fitted by its first three moments, for all canaries at once, not by maximum likelihood.
-4. An attacker does not know which secrets were memorised. Here the attack claims a secret that the search found where the model
-   gives it more than half of all probability after the format's words (`confidence`). The rule is ours.
+4. An attacker does not know which secrets were memorised. Here the attack claims a secret that the search found where the
+   model gives it more than half of all probability after the format's words (`confidence`). The rule is ours.
 5. The search expands several beginnings of every canary at once, and gives up on a canary after `expansions`.
 """
 

@@ -125,7 +125,10 @@ class LanguageModelSetting(Setting):
         "exposure_never": Metric("mean exposure of the canaries never inserted; 1.44 is chance", "bit"),
         "exposure_once": Metric("mean exposure of the canaries inserted least often", "bit"),
         "exposure_most": Metric("mean exposure of the canaries inserted most often", "bit"),
-        "rank_correlation": Metric("Spearman correlation of the number of insertions with exposure, over all canaries"),
+        "rank_correlation": Metric(
+            "Spearman correlation of the number of insertions with exposure; 0 where all exposures are equal"
+        ),
+        "search_recall": Metric("share of the inserted canaries whose digits were found, claimed or not"),
         "extraction_recall": Metric("share of the inserted canaries that the attack claims, with the right digits"),
         "extraction_recall_most": Metric("the same, of those inserted most often"),
         "extraction_precision": Metric("share of the claims that are right; 0 where nothing is claimed"),
@@ -232,7 +235,8 @@ class LanguageModelSetting(Setting):
         bits = self.exposures(reconstruction).to(often.device)
         inserted, most = often > 0, often == often.max()
         claimed = found["claimed"].to(often.device)
-        right = claimed & (found["secrets"].to(often.device) == self.private["secrets"]).all(dim=1) & inserted
+        hit = (found["secrets"].to(often.device) == self.private["secrets"]).all(dim=1) & inserted
+        right = claimed & hit
         error = 0.0
         if "estimate" in found:
             estimate = found["estimate"].gather(1, self._places().to(found["estimate"].device)[:, None])[:, 0]
@@ -242,7 +246,9 @@ class LanguageModelSetting(Setting):
             "exposure_never": float(bits[~inserted].mean()),
             "exposure_once": float(bits[often == often[inserted].min()].mean()),
             "exposure_most": float(bits[most].mean()),
-            "rank_correlation": float(spearmanr(often.tolist(), bits.tolist()).statistic),
+            # no correlation is defined where all exposures are equal
+            "rank_correlation": float(spearmanr(often.tolist(), bits.tolist()).statistic) if bits.unique().numel() > 1 else 0.0,
+            "search_recall": float(hit.sum() / inserted.sum()),
             "extraction_recall": float(right.sum() / inserted.sum()),
             "extraction_recall_most": float(right[most].float().mean()),
             "extraction_precision": float(right.sum() / claimed.sum().clamp(min=1)),

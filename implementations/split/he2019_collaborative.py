@@ -216,7 +216,7 @@ def white_box_recovers(method: Metrics, runs: Mapping[str, Metrics]) -> bool:
 
 def prior_is_needed(method: Metrics, runs: Mapping[str, Metrics]) -> bool:
     """Clearly better than likelihood alone, in both measures."""
-    return method["psnr"] >= runs["no-prior"]["psnr"] + 3 and method["ssim"] >= runs["no-prior"]["ssim"] + 0.2
+    return method["psnr"] >= runs["no_prior"]["psnr"] + 3 and method["ssim"] >= runs["no_prior"]["ssim"] + 0.2
 
 
 def queries_suffice(method: Metrics, runs: Mapping[str, Metrics]) -> bool:
@@ -228,12 +228,12 @@ def queries_suffice(method: Metrics, runs: Mapping[str, Metrics]) -> bool:
 
 def natural_queries_needed(method: Metrics, runs: Mapping[str, Metrics]) -> bool:
     """Well above the same network trained on answers to noise."""
-    return method["psnr"] >= runs["noise-queries"]["psnr"] + 3
+    return method["psnr"] >= runs["noise_queries"]["psnr"] + 3
 
 
 def deeper_is_harder(method: Metrics, runs: Mapping[str, Metrics]) -> bool:
     """Far below the first convolution's cut, well above the last one's."""
-    return runs["shallow-cut"]["psnr"] - 10 >= method["psnr"] >= runs["deep-cut"]["psnr"] + 4
+    return runs["shallow_cut"]["psnr"] - 10 >= method["psnr"] >= runs["deep_cut"]["psnr"] + 4
 
 
 NETWORK = {"variant": "inverse-network"}
@@ -247,36 +247,36 @@ EXPERIMENT = Experiment(
     knowledge=("image-shape", "client-weights", "public-images", "client-queries"),
     grant={"client": "weights"},
     ablations={
-        "no-prior": Run(says="lambda = 0: likelihood alone, with as many steps", config={"tv_weight": 0.0}),
-        "wrong-client": Run(
+        "no_prior": Run(says="lambda = 0: likelihood alone, with as many steps", config={"tv_weight": 0.0}),
+        "wrong_client": Run(
             says="the client's weights change places: right layers, no knowledge", config={"weights": "shuffled"}
         ),
-        "wrong-pairs": Run(
+        "wrong_pairs": Run(
             says="the Inverse-Network learns from the answers to other queries",
             config={**NETWORK, "pairs": "shuffled"},
             grant=QUERIES,
         ),
-        "noise-queries": Run(
+        "noise_queries": Run(
             says="the Inverse-Network learns from answers to Gaussian noise (Sec. 5, case 3)",
             config={**NETWORK, "queries": "noise"},
             grant=QUERIES,
         ),
     },
     variants={
-        "black-box": Run(says="Inverse-Network trained on answers to public images (Sec. 5)", config=NETWORK, grant=QUERIES),
-        "shallow-cut": Run(says="rMLE at a cut after the first convolution", options={"cut": "conv11"}),
-        "deep-cut": Run(
+        "black_box": Run(says="Inverse-Network trained on answers to public images (Sec. 5)", config=NETWORK, grant=QUERIES),
+        "shallow_cut": Run(says="rMLE at a cut after the first convolution", options={"cut": "conv11"}),
+        "deep_cut": Run(
             says="rMLE at a cut after the last convolution: more prior, smaller steps",
             config={"tv_weight": 0.3, "lr": 0.03},
             options={"cut": "relu32"},
         ),
     },
     claims={
-        "white-box-recovers": Claim(check=white_box_recovers, ablation="wrong-client"),
-        "prior-is-needed": Claim(check=prior_is_needed, ablation="no-prior"),
-        "queries-suffice": Claim(check=queries_suffice, ablation="wrong-pairs", run="black-box"),
-        "natural-queries-needed": Claim(check=natural_queries_needed, ablation="noise-queries", run="black-box"),
-        "deeper-is-harder": Claim(check=deeper_is_harder, ablation="wrong-client"),
+        "white-box-recovers": Claim(check=white_box_recovers, ablation="wrong_client"),
+        "prior-is-needed": Claim(check=prior_is_needed, ablation="no_prior"),
+        "queries-suffice": Claim(check=queries_suffice, ablation="wrong_pairs", run="black_box"),
+        "natural-queries-needed": Claim(check=natural_queries_needed, ablation="noise_queries", run="black_box"),
+        "deeper-is-harder": Claim(check=deeper_is_harder, ablation="wrong_client"),
     },
     smoke={"steps": 3, "net_steps": 3},
     paper_scale={"steps": 5000, "lr": 0.01, "net_steps": 40_000, "net_batch": 32, "net_lr": 1e-3, "net_width": 64},

@@ -7,7 +7,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from implementations.common.metrics import psnr
 from implementations.gradient.dlg import EXPERIMENT, DLGConfig, attack, gradient_distance, norm_distance
 from implementations.gradient.matching import leading, match, start_images
 from implementations.gradient.networks import client_gradients

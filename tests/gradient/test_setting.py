@@ -75,7 +75,7 @@ def test_perfect_and_poor_reconstructions_are_told_apart():
     assert close["label_accuracy"] == 1
     assert close["above_25db"] == 1
     assert close["diverged"] == 0
-    broken = setting.evaluate(Reconstruction({"images": images * 1e6 - 3e5, "labels": (labels + 1) % 10}))
+    broken = setting.evaluate(Reconstruction({"images": (images < 0.5).float() * 1e6, "labels": (labels + 1) % 10}))
     assert broken["diverged"] == 1
     assert broken["label_accuracy"] == 0
     with pytest.raises(ValueError, match="expected images"):
@@ -171,3 +171,11 @@ def test_a_truncated_file_is_refused(tmp_path):
     path.write_bytes(b"\0" * 5000)
     with pytest.raises(FileNotFoundError, match="no multiple of 3074"):
         paper(tmp_path)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2, 3])
+def test_secret_labels_are_not_the_first_draw_of_an_attack(seed):
+    """A generator seeded like an attack's must not draw the private labels."""
+    setting = small(victims=20)
+    guess = torch.randint(10, (20, 1), generator=torch.Generator().manual_seed(seed))
+    assert (guess == setting.private["labels"]).float().mean() < 0.5

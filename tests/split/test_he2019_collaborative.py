@@ -234,16 +234,16 @@ def test_claims_fail_where_the_numbers_say_no():
         "nearest_public": {"psnr": 13.0, "ssim": 0.2, "recognizable": 0.2},
         "noise": {"psnr": 8.0, "ssim": 0.0, "recognizable": 0.0},
         "method": good,
-        "black-box": {"psnr": 18.0, "ssim": 0.5, "recognizable": 1.0},
-        "no-prior": {"psnr": 12.0, "ssim": 0.1, "recognizable": 0.1},
-        "wrong-client": {"psnr": 11.0, "ssim": 0.1, "recognizable": 0.1},
-        "wrong-pairs": {"psnr": 15.0, "ssim": 0.2, "recognizable": 0.2},
-        "noise-queries": {"psnr": 12.0, "ssim": 0.2, "recognizable": 0.1},
-        "shallow-cut": {"psnr": 60.0, "ssim": 1.0, "recognizable": 1.0},
-        "deep-cut": {"psnr": 11.0, "ssim": 0.2, "recognizable": 0.2},
+        "black_box": {"psnr": 18.0, "ssim": 0.5, "recognizable": 1.0},
+        "no_prior": {"psnr": 12.0, "ssim": 0.1, "recognizable": 0.1},
+        "wrong_client": {"psnr": 11.0, "ssim": 0.1, "recognizable": 0.1},
+        "wrong_pairs": {"psnr": 15.0, "ssim": 0.2, "recognizable": 0.2},
+        "noise_queries": {"psnr": 12.0, "ssim": 0.2, "recognizable": 0.1},
+        "shallow_cut": {"psnr": 60.0, "ssim": 1.0, "recognizable": 1.0},
+        "deep_cut": {"psnr": 11.0, "ssim": 0.2, "recognizable": 0.2},
     }
     for name, claim in EXPERIMENT.claims.items():
         assert claim.holds(runs), name
         assert not claim.holds(runs, of=claim.ablation), name
-    assert not EXPERIMENT.claims["deeper-is-harder"].holds({**runs, "deep-cut": good})
+    assert not EXPERIMENT.claims["deeper-is-harder"].holds({**runs, "deep_cut": good})
     assert not EXPERIMENT.claims["queries-suffice"].holds({**runs, "method": {**good, "psnr": 30.0}})
