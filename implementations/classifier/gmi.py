@@ -19,6 +19,9 @@ Deviations
    Fewer steps with a larger learning rate replace 1,500 small ones.
 4. Every class gets `per_class` independent reconstructions, all of them evaluated; of `restarts` each the one that the target
    scores highest is kept (paper: one reconstruction, best of 5).
+5. The bench is small: among a thousand public people somebody resembles every victim, and `nearest_public`, which only looks
+   them up by the target's scores, is taken for the victim about as often as GMI's pictures are. Attack accuracy alone cannot
+   tell a reconstruction from a lookalike; `accuracy_open` and the pictures say more.
 """
 
 from dataclasses import dataclass

@@ -103,7 +103,9 @@ EXPERIMENT = Experiment(
     claims={
         "pixel-wise-recovery": Claim(
             check=lambda method, runs: (
-                method["psnr"] >= 25 and method["psnr"] >= runs["nearest_public"]["psnr"] + 10 and method["diverged"] <= 0.1
+                method["psnr"] >= 25
+                and method["psnr"] >= runs["nearest_public"]["psnr"] + 10
+                and method["worse_than_grey"] <= 0.1
             ),
             ablation="norms_only",
         ),

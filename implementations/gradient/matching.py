@@ -156,7 +156,7 @@ def notes(end: Minimum, chosen: Tensor, config: MatchingConfig, begin: Tensor) -
         "runs": float(len(begin)),
         "restarts_each": float(config.starts - 1),
         "evaluations": float(end.evaluations.sum().item()),
-        "rose": (~(last < first)).float().mean().item(),  # share of clients whose search ended no nearer than it began
+        "diverged": (~(last < first)).float().mean().item(),  # share of clients whose search ended no nearer than it began
         "stuck": ((last > 1e-3) | end.stalled[chosen]).float().mean().item(),  # stalled, or a thousandth of the norm away
         "solved": (last <= config.tolerance).float().mean().item(),
         "distance": last.quantile(0.5).item(),

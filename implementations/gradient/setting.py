@@ -121,7 +121,7 @@ class GradientSetting(Setting):
         "ssim": Metric("structural similarity, median over the private pictures"),
         "above_25db": Metric("share of private pictures rebuilt with at least 25 dB"),
         "label_accuracy": Metric("share of private labels rebuilt"),
-        "diverged": Metric("share of private pictures rebuilt worse than by a mid-grey one", "", False),
+        "worse_than_grey": Metric("share of private pictures rebuilt worse than by a mid-grey one", "", False),
     }
     utility_metrics = {
         "update_cosine": Metric("cosine between the update sent and the true gradient, mean over clients", "", False)
@@ -265,7 +265,7 @@ class GradientSetting(Setting):
             "ssim": ssim(rebuilt, private).quantile(0.5).item(),
             "above_25db": (signal >= 25).float().mean().item(),
             "label_accuracy": (labels == true_labels).float().mean().item(),
-            "diverged": (signal < grey).float().mean().item(),
+            "worse_than_grey": (signal < grey).float().mean().item(),
         }
 
     def in_order(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -74,9 +74,9 @@ def test_perfect_and_poor_reconstructions_are_told_apart():
     assert close["psnr"] == pytest.approx(40, abs=0.5), "an error of 0.01 is 40 dB, less where clipped"
     assert close["label_accuracy"] == 1
     assert close["above_25db"] == 1
-    assert close["diverged"] == 0
+    assert close["worse_than_grey"] == 0
     broken = setting.evaluate(Reconstruction({"images": (images < 0.5).float() * 1e6, "labels": (labels + 1) % 10}))
-    assert broken["diverged"] == 1
+    assert broken["worse_than_grey"] == 1
     assert broken["label_accuracy"] == 0
     with pytest.raises(ValueError, match="expected images"):
         setting.evaluate(Reconstruction({"images": images[:1], "labels": labels}))
