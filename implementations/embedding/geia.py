@@ -11,8 +11,8 @@ recovers them in order, and with each word knows which ones it has said already.
 
 Deviations
 1. The decoder is a small GPT trained from scratch on the public sentences with byte-pair pieces learnt from them: no
-   pretrained model ships with this project. The paper fine-tunes GPT-2 or DialoGPT (`--decoder FOLDER` takes one); its code
-   also has a randomly initialised GPT-2.
+   pretrained model ships with this project. The authors' code fine-tunes GPT-2 or DialoGPT (`--decoder FOLDER` takes one) and
+   has a variant with a randomly initialised GPT-2.
 2. Learning rate, batch and epochs suit 6,000 sentences and a new model; the authors' code fine-tunes with AdamW at 3e-5
    in batches of 16 for 10 epochs.
 3. The loss is the mean over the tokens of the sentence and its end mark. The authors' code also counts the padding after it.
@@ -40,7 +40,9 @@ from .setting import EmbeddingSetting
 class GEIAConfig(Config):
     """Decoder, training and decoding."""
 
-    decoder: str = ""  # folder of a pretrained causal language model; empty: a small GPT from scratch (paper: DialoGPT)
+    decoder: str = (
+        ""  # folder of a pretrained causal language model; empty: a small GPT from scratch (authors' code: DialoGPT-large)
+    )
     width: int = 256  # width of the small GPT; it bounds how much of the embedding passes
     layers: int = 1  # layers of the small GPT
     heads: int = 8  # attention heads of the small GPT
@@ -62,7 +64,7 @@ class GEIAConfig(Config):
 
 
 class Inverter(nn.Module):
-    """The aligning layer and the decoder (the paper's Align(f(x)) and attacker Φ)."""
+    """The aligning layer, Align(f(x)) in the paper, and the decoder."""
 
     def __init__(self, decoder: nn.Module, dimension: int, condition: bool = True):
         super().__init__()

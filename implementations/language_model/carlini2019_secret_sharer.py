@@ -3,22 +3,24 @@
 Paper: "The Secret Sharer: Evaluating and Testing Unintended Memorization in Neural Networks", Nicholas Carlini, Chang Liu,
 Úlfar Erlingsson, Jernej Kos, Dawn Song, USENIX Security 2019. https://arxiv.org/abs/1802.08232
 
-Idea. A model that has memorised a secret finds it less surprising than the same words with any other number. So the log-
-perplexity of a planted canary is ranked among all candidates of its format, and log2 |R| minus the logarithm of its rank is
-its exposure: how many bits of a guess the model saves. Where |R| is large, a skew-normal distribution fitted to the log-
-perplexities of a random sample stands in for the ranking. A secret with an exposure beyond log2 |R| can be extracted: a
-shortest-path search in the tree of beginnings, whose edges weigh -log2 of the next character's probability, finds the
-likeliest candidate without visiting most of the tree.
+Idea. A model that has memorised a secret finds it less surprising than the same words with any other number. So a planted
+canary is ranked by its log-perplexity among all candidates of its format, and log2 |R| minus the logarithm of its rank is its
+exposure: how many bits of a guess the model saves. Where |R| is large, a skew-normal distribution fitted to the
+log-perplexities of a random sample stands in for the ranking. A secret whose exposure comes near log2 |R|, the most there is,
+can be extracted: a shortest-path search in the tree of beginnings, whose edges weigh -log2 of the next character's
+probability, finds the likeliest candidate without visiting most of the tree.
 
 Deviations
 1. The model is a one-layer character LSTM of width 160, trained for less than a minute on 1,200 invented sentences, and secrets
    have four digits; the paper's example is nine digits in Penn Treebank. So |R| is 10,000 and every rank is exact.
 2. Canaries of one model have different fixed words and different numbers of insertions, so that one training gives the whole
-   curve; the paper trains a model for each number.
-3. The skew-normal distribution is fitted by its first three moments, for all canaries at once, not by maximum likelihood.
+   curve; the authors' example has one canary.
+3. The skew-normal distribution is fitted by its first three moments, for all canaries at once, and not by maximum likelihood
+   as in TensorFlow Privacy's version of the method.
 4. An attacker does not know which secrets were memorised. Here the attack claims a secret that the search found where the
    model gives it more than half of all probability after the format's words (`confidence`). The rule is ours.
-5. The search expands several beginnings of every canary at once, and gives up on a canary after `expansions`.
+5. The search expands several beginnings of every canary at once, and gives up on a canary after `expansions`. The authors
+   describe theirs as a mixture of Dijkstra's algorithm and beam search.
 """
 
 import heapq
@@ -53,12 +55,12 @@ class SecretSharerConfig(Config):
 
 
 def log_perplexity(log_probs: Tensor) -> Tensor:
-    """Px(x_1 ... x_n) = -sum log2 P(x_i | x_1 ... x_i-1), in bits (Definition 1). Log-probabilities (B, T) in nats; (B,)."""
+    """Px(x_1 ... x_n) = -sum log2 P(x_i | x_1 ... x_i-1), in bits. Log-probabilities (B, T) in nats; (B,)."""
     return -log_probs.sum(dim=1) / math.log(2)
 
 
 def exposure_by_sampling(scores: Tensor, sample: Tensor) -> Tensor:
-    """-log2 of the share of sampled candidates no more perplexing than each score (Sec. 4.3), in bits.
+    """-log2 of the share of sampled candidates no more perplexing than each score, in bits: the paper's estimate by sampling.
 
     Scores (V, R) and sample (V, N). The share is at least 1 / N, so the result is at most log2 N.
     """
@@ -83,7 +85,7 @@ def fit_skew_normal(sample: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def exposure_by_skew_normal(scores: Tensor, sample: Tensor) -> Tensor:
-    """-log2 of the probability that a random candidate is no more perplexing, by a fitted skew-normal (Sec. 4.3), in bits.
+    """-log2 of the probability that a random candidate is no more perplexing, by a fitted skew-normal, in bits.
 
     Scores (V, R) and sample (V, N); unlike a rank it has no upper limit, and it is cut at 1,000 bits.
     """

@@ -37,8 +37,8 @@ class LanguageModelConfig(SettingConfig):
     digits: int = 4  # random digits of a secret, so that a format has 10^digits candidates; the paper's example: 9
     repetitions: tuple[int, ...] = (0, 1, 2, 4, 8, 16, 32)  # how often a canary is inserted; 0: never, a control
     per_level: int = 5  # canaries for each number of repetitions
-    width: int = 160  # width of the LSTM; the paper's character model: 200
-    layers: int = 1  # layers of the LSTM; the paper's character model: 2
+    width: int = 160  # width of the LSTM
+    layers: int = 1  # layers of the LSTM, one above the other
     epochs: int = 20  # passes over the training text
     batch_size: int = 16  # lines a step
     lr: float = 4e-3  # Adam's first step size, falling to 0
@@ -94,7 +94,7 @@ def canary_formats(count: int, digits: int, generator: torch.Generator, device: 
 
 
 def exposure(scores: Tensor, secret: Tensor) -> Tensor:
-    """Exposure in bits (V,): log2 |R| - log2 rank, where the rank counts candidates no less likely (Definition 4).
+    """Exposure in bits (V,): log2 |R| - log2 rank, where the rank counts candidates no less likely.
 
     `scores` (V, R) are log-perplexities of all candidates, `secret` (V,) the secret's place among them.
     """
