@@ -40,9 +40,7 @@ from .setting import EmbeddingSetting
 class GEIAConfig(Config):
     """Decoder, training and decoding."""
 
-    decoder: str = (
-        ""  # folder of a pretrained causal language model; empty: a small GPT from scratch (authors' code: DialoGPT-large)
-    )
+    decoder: str = ""  # folder of a pretrained causal language model; empty: a small GPT from scratch; authors: DialoGPT-large
     width: int = 256  # width of the small GPT; it bounds how much of the embedding passes
     layers: int = 1  # layers of the small GPT
     heads: int = 8  # attention heads of the small GPT

@@ -38,6 +38,14 @@ def test_every_label_of_every_network_is_read_off(model):
     assert torch.equal(labels_by_signs(setting.target.grant("gradients").update)[:, None], setting.private["labels"])
 
 
+def test_changed_gradients_leave_most_labels_readable():
+    """Pruning and noise spoil the products of unlikely classes; the large ones still tell."""
+    for options in ({"prune": 0.3}, {"noise_variance": 1e-4}):
+        setting = GradientSetting(GradientConfig(victims=40, size=16, **options))
+        found = labels_by_signs(setting.target.grant("gradients").update)[:, None]
+        assert (found == setting.private["labels"]).float().mean() > 0.9
+
+
 def test_the_rule_has_power():
     """With labels exchanged before the gradient is computed it reads the exchanged ones, not those in the files."""
     setting = GradientSetting(GradientConfig(victims=8, size=16))
