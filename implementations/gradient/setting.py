@@ -286,6 +286,8 @@ class GradientSetting(Setting):
         """The private pictures above what each method made of the gradients."""
         rows = {"private": self.private["images"].flatten(0, 1)}
         for name, found in reconstructions.items():
+            if found.data["images"].shape != self.private["images"].shape:
+                continue  # a run with other clients
             images, _ = self.in_order(found.data["images"].clamp(0, 1), found.data["labels"])
             rows[name.replace("_", " ")] = images.flatten(0, 1)
         return gallery(rows)

@@ -179,3 +179,10 @@ def test_secret_labels_are_not_the_first_draw_of_an_attack(seed):
     setting = small(victims=20)
     guess = torch.randint(10, (20, 1), generator=torch.Generator().manual_seed(seed))
     assert (guess == setting.private["labels"]).float().mean() < 0.5
+
+
+def test_figure_shows_runs_of_the_same_clients_only():
+    setting, other = small(), small(victims=5)
+    own, theirs = (one.baselines()["noise"](torch.Generator()) for one in (setting, other))
+    rows = [len(setting.figure(shown).axes) for shown in ({"noise": own}, {"noise": own, "other": theirs})]
+    assert rows == [2, 2], "the private row and one more"
