@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from scripts.catalog import Catalog, CatalogError, load
 from scripts.vocabulary import VOCABULARIES
 
 from .common.provenance import ROOT
 
-console = Console()
+console = Console(width=None if sys.stdout.isatty() else 160)  # tables keep their words in files and pipes
 FACETS = ("kind", "setting", "modality", "access", "goal", "knowledge", "adversary", "approach", "technique", "venue")
 
 
@@ -150,7 +150,9 @@ def measured_table(runs: dict[str, tuple[str, dict[str, float], float, float]], 
         columns = [*setting.utility_metrics, *(f"{paper}.{setting.headline}" for paper in experiment.against)]
     else:
         columns = [setting.headline, *(name for name in setting.metrics if name != setting.headline)][:6]
-    table = Table("run", "role", *columns, "queries", "seconds", box=None, header_style="bold", pad_edge=False)
+    table = Table(
+        Column("run", no_wrap=True), "role", *columns, "queries", "seconds", box=None, header_style="bold", pad_edge=False
+    )
     for name, (role, metrics, queries, seconds) in runs.items():
         numbers = [f"{metrics[column]:.3g}" if column in metrics else "" for column in columns]
         style = "bold" if name == "method" else None
