@@ -301,7 +301,8 @@ def sweep(options: argparse.Namespace) -> int:
             write_atomically(path, json.dumps(done, indent=1) + "\n")
         rows.setdefault((attack, defense or "undefended"), []).append(done["metrics"])
     setting_type = next(iter(attacks.values())).setting
-    columns = [*setting_type.utility_metrics, setting_type.headline]
+    measured_somewhere = {name for metrics in rows.values() for one in metrics for name in one}
+    columns = [name for name in (*setting_type.utility_metrics, setting_type.headline) if name in measured_somewhere]
     table = Table("attack", "defense", *columns, "seeds", box=None, header_style="bold", pad_edge=False)
     for (attack, defense), metrics in rows.items():
         means = [f"{sum(one[c] for one in metrics) / len(metrics):.3f}" for c in columns]
