@@ -1,5 +1,6 @@
 """Pictures for pages, notebooks and the command line: galleries of images, and a look shared by all charts."""
 
+import itertools
 from collections.abc import Mapping
 
 import matplotlib
@@ -67,12 +68,14 @@ def gallery(rows: Mapping[str, Tensor], columns: int = 12, cell: float = 0.62) -
 
 def tradeoff(points: Mapping[str, tuple[float, float]], x_label: str, y_label: str, highlight: str = "method") -> Figure:
     """Named points (utility, leakage): up is what an attack recovers, right is what the model is worth."""
-    drawn, axes = figure(6.4, 3.4)
+    drawn, axes = figure(7.2, 3.4)
+    shapes = itertools.cycle("osD^vPX*")
     for name, (x, y) in points.items():
-        colour = {highlight: "#3f51b5", "undefended": "#e0792b"}.get(name, "#7a7f87")
-        axes.scatter([x], [y], color=colour, s=36, zorder=2)
-        axes.annotate(name.replace("_", " "), (x, y), xytext=(5, 5), textcoords="offset points", fontsize=8, color=colour)
-    axes.set(xlabel=x_label, ylabel=y_label, xlim=(-0.02, 1.12), ylim=(-0.02, 1.05))
+        colour = {highlight: "#3f51b5", "undefended": "#e0792b"}.get(name)
+        label = f"{name.replace('_', ' ')}: {x:.2f}, {y:.2f}"
+        axes.scatter([x], [y], color=colour, marker=next(shapes), s=44, alpha=0.8, label=label, zorder=2)
+    axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False, fontsize=8)
+    axes.set(xlabel=x_label, ylabel=y_label, xlim=(-0.02, 1.05), ylim=(-0.02, 1.05))
     axes.grid(color=FAINT, linewidth=0.5)
     return drawn
 
