@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from scripts.catalog import Catalog, CatalogError, load
+from scripts.site.recorded import read_results, verdicts
 from scripts.vocabulary import VOCABULARIES
 
 from .common.provenance import ROOT
@@ -78,11 +79,11 @@ def list_papers(options: argparse.Namespace) -> int:
         word = options.text.lower()
         found = [e for e in found if word in " ".join([e.title, e.method or "", e.summary or "", *e.authors]).lower()]
     table = Table("id", "year", "venue", "method or title", "access", "here", box=None, header_style="bold", pad_edge=False)
-    shown = 0
+    shown, results = 0, read_results(ROOT / "docs" / "results")
     for entry in sorted(found, key=lambda entry: (entry.year, entry.id)):
-        verdicts = claims_of(entry.id)
-        here = "" if entry.id not in modules() else f"{sum(verdicts.values())}/{len(verdicts)} claims" if verdicts else "runs"
-        if (options.implemented and not here) or (options.reproduced and not any(verdicts.values())):
+        hold, checked = verdicts(results.get(entry.id))
+        here = "" if entry.id not in modules() else f"{hold}/{checked} claims" if checked else "runs"
+        if (options.implemented and not here) or (options.reproduced and not hold):
             continue
         access = ", ".join(entry.threat_model.access) if entry.threat_model else ""
         table.add_row(entry.id, str(entry.year), entry.venue, entry.method or entry.title, access, here)
@@ -90,14 +91,6 @@ def list_papers(options: argparse.Namespace) -> int:
     console.print(table)
     console.print(f"{shown} papers", style="dim")
     return 0
-
-
-def claims_of(paper: str) -> dict[str, bool]:
-    """Whether each recorded claim of a paper is reproduced."""
-    path = ROOT / "docs" / "results" / f"{paper}.json"
-    if not path.exists():
-        return {}
-    return {name: claim["reproduced"] for name, claim in json.loads(path.read_text(encoding="utf-8"))["claims"].items()}
 
 
 def show_paper(options: argparse.Namespace) -> int:

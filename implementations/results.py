@@ -20,6 +20,8 @@ from typing import Any
 
 import torch
 
+from scripts.site.recorded import SCHEMA, read_result
+
 from .common.cache import describe, write_atomically
 from .common.progress import console, progress
 from .common.provenance import ROOT, code_hash, commit, versions
@@ -27,7 +29,6 @@ from .experiment import Experiment, Measurement, Setting, run_experiment
 from .registry import experiments, find, modules
 
 RESULTS = ROOT / "docs" / "results"
-SCHEMA = 1
 SEEDS = (0, 1, 2)
 
 
@@ -175,15 +176,7 @@ def record(paper: str, seeds: Sequence[int] = SEEDS, device: str = "cpu") -> dic
 def load_result(paper: str, folder: Path | None = None) -> dict[str, Any] | None:
     """A recorded result, or None where there is none. Raises ValueError for a file that is not one."""
     path = (folder or RESULTS) / f"{paper}.json"
-    if not path.exists():
-        return None
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: not JSON ({error}); record it again with make results ID={paper}") from error
-    if not isinstance(result, dict) or result.get("schema") != SCHEMA or result.get("paper") != paper:
-        raise ValueError(f"{path}: not a result of {paper} in schema {SCHEMA}; record it again with make results ID={paper}")
-    return result
+    return read_result(path) if path.exists() else None
 
 
 def stale(paper: str) -> str:

@@ -1,4 +1,4 @@
-"""Recorded results and pictures as the site reads them: plain JSON and PNG heads, without importing torch."""
+"""The one reader of recorded results and pictures: plain JSON and PNG heads, without importing torch."""
 
 import json
 import struct
@@ -10,21 +10,23 @@ SCHEMA = 1
 REQUIRED = ("paper", "setting", "runs", "claims", "seeds", "toy")
 
 
+def read_result(path: Path) -> dict[str, Any]:
+    """One docs/results/<id>.json. Raises ValueError naming the file where it is no result."""
+    again = f"record it again with make results ID={path.stem}"
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: not JSON ({error}); {again}") from error
+    if not isinstance(result, dict) or result.get("schema") != SCHEMA or result.get("paper") != path.stem:
+        raise ValueError(f"{path}: not a result of {path.stem} in schema {SCHEMA}; {again}")
+    if missing := [key for key in REQUIRED if key not in result]:
+        raise ValueError(f"{path}: lacks {', '.join(missing)}; {again}")
+    return result
+
+
 def read_results(folder: Path) -> dict[str, dict[str, Any]]:
     """Every docs/results/<id>.json by id. Raises ValueError naming the file for one that is no result."""
-    found = {}
-    for path in sorted(folder.glob("*.json")):
-        again = f"record it again with make results ID={path.stem}"
-        try:
-            result = json.loads(path.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}: not JSON ({error}); {again}") from error
-        if not isinstance(result, dict) or result.get("schema") != SCHEMA or result.get("paper") != path.stem:
-            raise ValueError(f"{path}: not a result of {path.stem} in schema {SCHEMA}; {again}")
-        if missing := [key for key in REQUIRED if key not in result]:
-            raise ValueError(f"{path}: lacks {', '.join(missing)}; {again}")
-        found[path.stem] = result
-    return found
+    return {path.stem: read_result(path) for path in sorted(folder.glob("*.json"))}
 
 
 def read_pictures(folder: Path) -> dict[str, tuple[int, int]]:
