@@ -458,6 +458,7 @@ def test_all_problems_are_reported_at_once_by_line(write):
 LAUGHS = "- a: &a [x, x]\n" + "".join(f"  b{i}: &b{i} [{', '.join(['*a'] * 9)}]\n" for i in range(30))
 FILES = {
     "empty": (b"", 1, "a list of entries is expected"),
+    "an empty document": (b"---", 1, "a list of entries is expected"),
     "comment only": (b"# nothing\n", 1, "a list of entries is expected"),
     "null": (b"~", 1, "a list of entries is expected"),
     "text": (b"hello", 1, "a list of entries is expected"),

@@ -8,7 +8,7 @@ import typing
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -77,7 +77,10 @@ def no_collection() -> Iterator[None]:
 def _check_text(text: str, file: str) -> tuple[list[Entry], list[Problem]]:
     with no_collection():
         entries, found, stopped = _check_tree(text, file)
-    problems = sorted(set(found), key=lambda problem: (problem.line, problem.field, problem.message, problem.found))
+    last = len(re.findall("\r\n?|\n", text)) + (text[-1:] not in ("", "\r", "\n"))
+    last = max(last, 1)  # the parser places what is missing at the end on the line after it
+    inside = {replace(problem, line=min(problem.line, last)) for problem in found}
+    problems = sorted(inside, key=lambda problem: (problem.line, problem.field, problem.message, problem.found))
     if stopped:
         problems.append(Problem(file, problems[-1].line, "", "", f"more than {MAX_PROBLEMS:,} problems", "fix these first"))
     return entries, problems

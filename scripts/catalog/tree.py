@@ -89,7 +89,7 @@ def parse(text: str, file: str) -> tuple[Node | None, list[Problem]]:
         lines = text.splitlines()
         found = shown(lines[line - 1].strip()) if line <= len(lines) else "the end of the file"
         message = f"broken YAML at column {column}: {what}{start}"
-        problems.append(Problem(file, min(line, max(len(lines), 1)), "", "", found, message))
+        problems.append(Problem(file, line, "", "", found, message))
     except yaml.YAMLError as error:
         problems.append(Problem(file, 1, "", "", "", f"broken YAML: {' '.join(str(error).split())}"))
     finally:
