@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PORT ?= 8000
 ID ?=
+FILE ?=
 SETTING ?=
 JOBS ?= 2
 
@@ -14,7 +15,7 @@ export NO_MKDOCS_2_WARNING ?= 1
 export HF_HUB_OFFLINE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve site test test-fast browser lint check fmt schema results notebooks new-paper clean
+.PHONY: help setup serve site test test-fast browser lint check fmt results notebooks new-paper import exports catalog-report clean
 
 help:  ## what there is to type
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -69,6 +70,15 @@ notebooks: $(STAMP)  ## run notebooks: ID=gmi, or all that are stale
 
 new-paper: $(STAMP)  ## start a paper: ID=... SETTING=...
 	$(BIN)/python -m scripts.new_paper "$(ID)" "$(SETTING)"
+
+import: $(STAMP)  ## bring papers into the catalog: FILE=x.bib, an arXiv id or a DOI
+	$(BIN)/python -m scripts.importer "$(FILE)"
+
+exports: $(STAMP)  ## write the catalog as BibTeX, CSL-JSON, CSV and JSON into build/exports/
+	$(BIN)/python -m scripts.exports
+
+catalog-report: $(STAMP)  ## how good the catalog's data are, and what could be better
+	$(BIN)/python -m scripts.report
 
 clean:  ## remove the environment and what was built
 	rm -rf $(VENV) site build *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -10,20 +10,25 @@ from bibtexparser.model import Field
 from pylatexenc.latexencode import RULE_REGEX, UnicodeToLatexConversionRule, UnicodeToLatexEncoder
 
 from scripts.catalog import Entry
-from scripts.vocabulary import VENUE
+from scripts.venues import VENUE, VENUE_KIND
 
-JOURNALS = ("IEEE Access", "IEEE IoT Journal", "PoPETs", "TDSC", "TIFS", "TKDE", "TPAMI")
+# entry type and the field that names the venue, by kind of venue
+TYPES = {
+    "journal": ("article", "journal"),
+    "conference": ("inproceedings", "booktitle"),
+    "workshop": ("inproceedings", "booktitle"),
+    "preprint": ("misc", "howpublished"),
+    "thesis": ("phdthesis", "school"),
+    "web": ("misc", "howpublished"),
+}
 
 
 def to_bibtex(entry: Entry) -> str:
     """One BibTeX entry, key = id, in LaTeX-safe ASCII where LaTeX has a name for the character; ends with a line break.
 
-    Journals give @article, arXiv @misc, everything else @inproceedings. The title is braced as a whole, so that no style
-    changes its capitals.
+    The type follows from the kind of venue. The title is braced as a whole, so that no style changes its capitals.
     """
-    kind, place = {"arXiv": ("misc", "howpublished")}.get(entry.venue, ("inproceedings", "booktitle"))
-    if entry.venue in JOURNALS:
-        kind, place = "article", "journal"
+    kind, place = TYPES[VENUE_KIND[entry.venue]]
     texts = {
         "title": entry.title,
         "author": " and ".join(entry.authors),

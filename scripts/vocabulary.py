@@ -7,6 +7,8 @@ written exactly as it stands here; the attributes of `threat_model.Knowledge` ar
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from scripts.venues import VENUE
+
 KIND = {
     "attack": "Rebuilds private training or input data, or attributes of it, from a model, its outputs, gradients or vectors.",
     "defense": "Lowers what an inversion attack recovers, at a stated price in utility.",
@@ -169,52 +171,6 @@ TECHNIQUE = {
     "deduplication": "Repeated training text removed.",
     "visualization": "Images made to show what units or layers respond to.",
     "feature-inversion": "An image rebuilt from the activations of a layer.",
-}
-
-VENUE = {
-    "AAAI": "AAAI Conference on Artificial Intelligence",
-    "ACCV": "Asian Conference on Computer Vision",
-    "ACL": "Annual Meeting of the Association for Computational Linguistics",
-    "ACSAC": "Annual Computer Security Applications Conference",
-    "arXiv": "arXiv preprint",
-    "AsiaCCS": "ACM Asia Conference on Computer and Communications Security",
-    "BMVC": "British Machine Vision Conference",
-    "CCS": "ACM SIGSAC Conference on Computer and Communications Security",
-    "COLM": "Conference on Language Modeling",
-    "CSF": "IEEE Computer Security Foundations Symposium",
-    "CVPR": "IEEE/CVF Conference on Computer Vision and Pattern Recognition",
-    "ECCV": "European Conference on Computer Vision",
-    "EMNLP": "Conference on Empirical Methods in Natural Language Processing",
-    "ESORICS": "European Symposium on Research in Computer Security",
-    "EuroS&P": "IEEE European Symposium on Security and Privacy",
-    "Findings of ACL": "Findings of the Association for Computational Linguistics: ACL",
-    "Findings of EMNLP": "Findings of the Association for Computational Linguistics: EMNLP",
-    "Findings of NAACL": "Findings of the Association for Computational Linguistics: NAACL",
-    "ICCV": "IEEE/CVF International Conference on Computer Vision",
-    "ICDE": "IEEE International Conference on Data Engineering",
-    "ICDM Workshops": "Workshops of the IEEE International Conference on Data Mining",
-    "ICLR": "International Conference on Learning Representations",
-    "ICLR Workshop": "Workshop at the International Conference on Learning Representations",
-    "ICML": "International Conference on Machine Learning",
-    "IEEE Access": "IEEE Access",
-    "IEEE IoT Journal": "IEEE Internet of Things Journal",
-    "IJCAI": "International Joint Conference on Artificial Intelligence",
-    "INFOCOM": "IEEE Conference on Computer Communications",
-    "KDD": "ACM SIGKDD Conference on Knowledge Discovery and Data Mining",
-    "NAACL": "Conference of the North American Chapter of the Association for Computational Linguistics",
-    "NDSS": "Network and Distributed System Security Symposium",
-    "NeurIPS": "Conference on Neural Information Processing Systems",
-    "PoPETs": "Proceedings on Privacy Enhancing Technologies",
-    "S&P": "IEEE Symposium on Security and Privacy",
-    "SaTML": "IEEE Conference on Secure and Trustworthy Machine Learning",
-    "TDSC": "IEEE Transactions on Dependable and Secure Computing",
-    "TIFS": "IEEE Transactions on Information Forensics and Security",
-    "TKDE": "IEEE Transactions on Knowledge and Data Engineering",
-    "TPAMI": "IEEE Transactions on Pattern Analysis and Machine Intelligence",
-    "USENIX Security": "USENIX Security Symposium",
-    "WACV": "IEEE/CVF Winter Conference on Applications of Computer Vision",
-    "WPES": "Workshop on Privacy in the Electronic Society",
-    "WWW": "The Web Conference",
 }
 
 RELATION = {

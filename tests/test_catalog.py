@@ -145,7 +145,7 @@ RULES = {
         "a term of `technique`",
         "gan-prior",
     ),
-    "unknown venue": ("venue: CVPR", "venue: CPVR", "CPVR", "venue", "a term of `venue`", "CVPR"),
+    "unknown venue": ("venue: CVPR", "venue: CVRP", "CVRP", "venue", "a term of `venue`", "CVPR"),
     "term in capitals": ("kind: attack", "kind: Attack", "kind: Attack", "kind", "allowed: attack, defense", "attack"),
     "term twice": (
         "[public-images, num-classes]",
@@ -440,7 +440,7 @@ def test_arxiv_id_without_quotes_keeps_its_zero(write):
 
 def test_all_problems_are_reported_at_once_by_line(write):
     text = (
-        VALID.replace("venue: CVPR", "venue: CPVR")
+        VALID.replace("venue: CVPR", "venue: CVRP")
         .replace("year: 2020", 'year: "2020"')
         .replace("[MNIST, CelebA]", "[MNIST, <b>x</b>]")
         .replace("in_survey: true", "in_survey: maybe")
@@ -712,10 +712,10 @@ def test_schema_explains_every_term():
 def test_check_prints_problems_and_their_number(write, capsys):
     assert main(["check", str(write(VALID))]) == 0
     assert capsys.readouterr().out == "0 problems\n"
-    path = write(VALID.replace("venue: CVPR", "venue: CPVR"))
+    path = write(VALID.replace("venue: CVPR", "venue: CVRP"))
     assert main(["check", str(path)]) == 1
     line, count = capsys.readouterr().out.splitlines()
-    assert line == f"{path}:8: gmi: venue: found 'CPVR'; a term of `venue`; did you mean CVPR?"
+    assert line == f"{path}:8: gmi: venue: found 'CVRP'; a term of `venue`; did you mean CVPR?"
     assert count == "1 problem"
 
 

@@ -63,7 +63,7 @@ class Finder:
     def likely(self, word: str, among: str) -> list[str]:
         """All words of a small collection; of a large one the fifty that share most triples of letters with the word."""
         words = self.words[among]
-        if len(words) <= 100:
+        if len(words) <= 400:
             return list(words)
         if among not in self.holders:
             holders: dict[str, list[str]] = {}
