@@ -221,7 +221,7 @@ def test_search_finds_the_text_of_a_notebook(visit, paper, catalog):
 
 
 def test_doors_of_the_home_page_open(visit):
-    for name, path in (("Browse", "papers/"), ("Run", "run/"), ("Contribute", "contribute/")):
+    for name, path in (("Browse", "browse/"), ("Run", "run/"), ("Contribute", "contribute/")):
         visit.open()
         visit.page.locator(".ia-card h3 a", has_text=name).click()
         visit.page.wait_for_url(f"**/{path}")

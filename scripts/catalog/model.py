@@ -353,7 +353,7 @@ class Entry(Record):
     )
     basis: Text | None = Field(None, description="Sections and tables where the judgements above can be checked.")
     in_survey: bool = Field(False, description="Whether the survey that this project follows covers the paper.")
-    verified: Link = Field(description="The public page that the facts were checked against.")
+    verified: Link | None = Field(None, description="The public page that the facts were checked against; nothing if none was.")
     note: Text | None = Field(None, description="Anything else.")
 
     @field_validator("threat_model")

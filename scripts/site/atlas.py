@@ -35,6 +35,7 @@ class Atlas:
     results: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     pictures: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     notebooks: frozenset[str] = frozenset()
+    histories: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     repo_url: str = "https://github.com/inversion-atlas/inversion-atlas"
 
     def blob(self, path: str) -> str:
@@ -63,6 +64,12 @@ def byline(entry: Entry, limit: int = 3) -> str:
     """The authors, shortened."""
     names = list(entry.authors)
     return ", ".join(names) if len(names) <= limit else f"{names[0]} and {len(names) - 1} others"
+
+
+def title_after_name(entry: Entry) -> str:
+    """The title for a place where the method's name stands already."""
+    name = f"{entry.method}:"
+    return entry.title[len(name) :].strip() if entry.method and entry.title.startswith(name) else entry.title
 
 
 def read_atlas(root: Path, docs: Path, repo_url: str) -> Atlas:

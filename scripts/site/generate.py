@@ -1,28 +1,41 @@
-"""From the Atlas to the site's pages: {path in docs: Markdown}. Pure: the same input gives the same bytes."""
+"""From the Atlas to the site's files: {path in docs: text}. Pure: the same input gives the same bytes."""
 
 import re
 from collections.abc import Callable
 
-from ..catalog import FACETS
+from ..exports import EXPORTS
 from .atlas import Atlas
-from .lists import counted, gallery, notebooks_index, papers_index, taxonomy_index, taxonomy_page
+from .charts import lineage_map, timeline
+from .data import scripts
+from .lists import counted, gallery, notebooks_index, papers_index
 from .paper_page import paper_page
+from .quality import quality_page
+from .rankings import gallery_page, leaderboards, matrix
+from .taxonomy import taxonomy
 
 SLOTS: dict[str, Callable[[Atlas], str]] = {
     "numbers": counted,
     "pictures": gallery,
     "repository": lambda atlas: atlas.repo_url,
 }
+PAGES: dict[str, Callable[[Atlas], str]] = {
+    "data-quality.md": quality_page,
+    "leaderboards.md": leaderboards,
+    "matrix.md": matrix,
+    "gallery.md": gallery_page,
+    "timeline.md": timeline,
+    "lineage.md": lineage_map,
+}
 REPOSITORY_LINK = re.compile(r"\]\(repo:([^)\s]*)\)")
 
 
 def generate(atlas: Atlas) -> dict[str, str]:
-    """All generated pages by their path in docs/."""
+    """All generated pages, data and exports by their path in docs/."""
     pages = {"papers/index.md": papers_index(atlas), "notebooks/index.md": notebooks_index(atlas)}
     pages |= {f"papers/{entry.id}.md": paper_page(atlas, entry) for entry in atlas.catalog}
-    pages["taxonomy/index.md"] = taxonomy_index(atlas)
-    pages |= {f"taxonomy/{facet}.md": taxonomy_page(atlas, facet) for facet in FACETS}
-    return pages
+    pages |= {name: page(atlas) for name, page in PAGES.items()}
+    exports = {f"exports/{name}": export(atlas.catalog) for name, export in EXPORTS.items()}
+    return pages | taxonomy(atlas) | scripts(atlas) | exports
 
 
 def fill(markdown: str, atlas: Atlas) -> str:

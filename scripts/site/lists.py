@@ -1,33 +1,13 @@
-"""The list of all papers, the list of notebooks, the taxonomy, and the numbers and pictures of the home page."""
+"""The list of all papers, the list of notebooks, and the numbers and pictures of the home page."""
 
-from collections.abc import Mapping
 from itertools import groupby
 
-from ..catalog import FACETS, Entry
+from ..catalog import Entry
 from ..vocabulary import VOCABULARIES
-from .atlas import Atlas, byline, short_name
-from .markup import anchor, block, external, front_matter, link, shorten, table, text
-from .paper_page import status, term_link
+from .atlas import Atlas, byline, short_name, title_after_name
+from .markup import block, external, front_matter, link, shorten, table, term_link, text
+from .paper_page import status
 from .recorded import verdicts
-
-TAXONOMY = {
-    "kind": ("Kinds of work", "What a paper is: an attack, a defense, a measurement."),
-    "setting": ("Settings", "Which system is attacked, and what of it is exposed."),
-    "modality": ("Modalities", "Which kind of private data is at stake."),
-    "access": ("Access", "What the adversary sees. In the code each is an oracle that answers exactly this."),
-    "goal": ("Goals", "What the adversary tries to rebuild."),
-    "knowledge": ("Knowledge", "What the adversary may assume besides its access."),
-    "adversary": ("Adversaries", "Who the adversary is."),
-    "approach": ("Approaches", "How the attack or defense goes about it."),
-    "technique": ("Techniques", "The tools that the methods are built from."),
-    "venue": ("Venues", "Where the papers appeared."),
-}
-
-
-def title_after_name(entry: Entry) -> str:
-    """The title for a place where the method's name stands already."""
-    name = f"{entry.method}:"
-    return entry.title[len(name) :].strip() if entry.method and entry.title.startswith(name) else entry.title
 
 
 def here(atlas: Atlas, entry: Entry) -> str:
@@ -49,7 +29,7 @@ def papers_index(atlas: Atlas) -> str:
             name = f"[**{text(short_name(entry))}**]({entry.id}.md)"
             title = "" if short_name(entry) == entry.title else f"<br>{text(title_after_name(entry))}"
             who = f"<br><small>{text(byline(entry))}</small>"
-            venue = link(entry.venue, f"../taxonomy/venue.md#{anchor(entry.venue)}")
+            venue = term_link("venue", entry.venue, css="")
             access = " ".join(term_link("access", term) for term in entry.terms("access"))
             kind = " ".join(term_link("kind", term) for term in entry.terms("kind"))
             rows.append((name + title + who, venue, f"{kind} {access}".strip(), here(atlas, entry)))
@@ -77,65 +57,6 @@ def notebooks_index(atlas: Atlas) -> str:
     return f"{matter}\n# Notebooks\n\n{says}\n\n{body}\n"
 
 
-# --- taxonomy ------------------------------------------------------------------------------------------------------------
-
-
-def by_term(atlas: Atlas, facet: str) -> dict[str, list[Entry]]:
-    """The entries of each term in use, newest first."""
-    found: dict[str, list[Entry]] = {}
-    for entry in sorted(atlas.catalog.entries, key=lambda entry: (-entry.year, short_name(entry).lower())):
-        for term in entry.terms(facet):
-            found.setdefault(term, []).append(entry)
-    return found
-
-
-def taxonomy_index(atlas: Atlas) -> str:
-    """Markdown of taxonomy/index.md."""
-    cards = []
-    for facet in FACETS:
-        title, says = TAXONOMY[facet]
-        used = by_term(atlas, facet)
-        terms = [term for term in VOCABULARIES[facet] if term in used]
-        shown = " ".join(f"{link(term, f'{facet}.md#{anchor(term)}', 'ia-term')}" for term in terms[:14])
-        more = f" [and {len(terms) - 14} more]({facet}.md)" if len(terms) > 14 else ""
-        cards.append(block("ia-card", f"### [{text(title)}]({facet}.md)\n\n{text(says)}\n\n{shown}{more}"))
-    matter = front_matter("Taxonomy", hide=["navigation", "toc"], description="The vocabularies by which papers are sorted.")
-    says = (
-        "Every paper is described in the same closed vocabularies. Each term has one definition. The same terms filter the "
-        "command line: `python -m implementations list --access label-only`."
-    )
-    return f"{matter}\n# Taxonomy\n\n{says}\n\n" + block("ia-cards ia-cards--two", "\n\n".join(cards)) + "\n"
-
-
-def taxonomy_page(atlas: Atlas, facet: str) -> str:
-    """Markdown of taxonomy/<facet>.md: terms in use with their papers, then the rest."""
-    title, says = TAXONOMY[facet]
-    used = by_term(atlas, facet)
-    vocabulary: Mapping[str, str] = VOCABULARIES[facet]
-    parts = [
-        front_matter(title, hide=["navigation"], description=says),
-        f"# {text(title)}\n\n{text(says)} All vocabularies: [taxonomy](index.md).",
-    ]
-    for term, definition in vocabulary.items():
-        if term in used:
-            parts.append(f"## {text(term)} {{ #{anchor(term)} }}\n\n{text(definition)}\n\n{term_papers(atlas, used[term])}")
-    unused = [
-        (f'<span id="{anchor(term)}">{text(term)}</span>', text(says)) for term, says in vocabulary.items() if term not in used
-    ]
-    if unused:
-        parts.append("## Terms without a paper yet\n\n" + block("ia-scroll", table(("Term", "Definition"), unused)))
-    return "\n\n".join(parts) + "\n"
-
-
-def term_papers(atlas: Atlas, entries: list[Entry]) -> str:
-    lines = []
-    for entry in entries:
-        name = f"[**{text(short_name(entry))}**](../papers/{entry.id}.md)"
-        where = f"<small>{text(entry.venue)} {entry.year}</small>"
-        lines.append(f"- {name} {text(title_after_name(entry))} {where} {' '.join(status(atlas, entry)[-1:])}")
-    return block("ia-list", "\n".join(lines), "section", " data-search-exclude")
-
-
 # --- home ----------------------------------------------------------------------------------------------------------------
 
 
@@ -146,8 +67,8 @@ def counted(atlas: Atlas) -> str:
     implemented = [entry for entry in atlas.catalog.entries if entry.id in atlas.modules]
     settings = {term for entry in atlas.catalog.entries for term in entry.terms("setting")} - {"any"}
     numbers = [
-        (len(atlas.catalog.entries), "paper" if len(atlas.catalog.entries) == 1 else "papers", "papers/index.md"),
-        (len(implemented), "that run here", "papers/index.md"),
+        (len(atlas.catalog.entries), "paper" if len(atlas.catalog.entries) == 1 else "papers", "browse.md"),
+        (len(implemented), "that run here", "browse.md"),
         (len(settings), "setting" if len(settings) == 1 else "settings", "taxonomy/setting.md"),
     ]
     if checked:

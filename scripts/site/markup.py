@@ -70,6 +70,16 @@ def link(label: Any, page: str, css: str = "") -> str:
     return f"[{text(label)}]({page})" + (f"{{ .{css} }}" if css else "")
 
 
+def term_page(facet: str, term: str) -> str:
+    """The source file of a term's page inside taxonomy/; venues, of which there are many with few papers, share one page."""
+    return f"venue.md#{anchor(term)}" if facet == "venue" else f"{facet}/{anchor(term)}.md"
+
+
+def term_link(facet: str, term: str, up: str = "../", css: str = "ia-term") -> str:
+    """A link to a term's page, from a page one folder down (or elsewhere, by `up`)."""
+    return link(term, f"{up}taxonomy/{term_page(facet, term)}", css)
+
+
 def badge(label: str, kind: str, title: str = "") -> str:
     """A small label; `kind` picks the colour: good, bad, plain, note."""
     tip = f' title="{text(title)}"' if title else ""

@@ -7,6 +7,7 @@ from typing import Any
 from ..catalog import CatalogClaim, Entry
 from ..vocabulary import VOCABULARIES
 from .atlas import RELATIONS, Atlas, short_name
+from .charts import lineage
 from .markup import (
     anchor,
     as_given,
@@ -24,6 +25,7 @@ from .markup import (
     prose,
     shorten,
     table,
+    term_link,
     text,
     url,
 )
@@ -43,6 +45,7 @@ LIMITS = {
 }
 FACTS = {"Setting": "setting", "Modality": "modality", "Approach": "approach", "Techniques": "technique"}
 ROLES = {"attack": "attack", "defend": "defense", "measure": "measurement"}
+UNCHECKED = "no public page with all of these facts was found; they rest on the source in the note"
 TOY = "measured at toy scale: embedded data and small models, seconds on a CPU"
 
 
@@ -92,8 +95,8 @@ def status(atlas: Atlas, entry: Entry) -> list[str]:
 
 
 def byline_block(atlas: Atlas, entry: Entry) -> str:
-    kind = [link(term, f"../taxonomy/kind.md#{anchor(term)}") for term in entry.terms("kind")]
-    venue = link(entry.venue, f"../taxonomy/venue.md#{anchor(entry.venue)}")
+    kind = [term_link("kind", term, css="") for term in entry.terms("kind")]
+    venue = term_link("venue", entry.venue, css="")
     where = " · ".join([f"{venue} {entry.year}", *kind]) + " " + " ".join(status(atlas, entry))
     lines = [f"{text(', '.join(entry.authors))}\n{{ .ia-authors }}", f"{where.strip()}\n{{ .ia-where }}"]
     buttons = [external(label, address, "ia-button") for label, address in paper_links(entry)]
@@ -127,10 +130,6 @@ def contributions(entry: Entry) -> str:
     if not entry.contributions:
         return ""
     return "## What it contributes\n\n" + "\n".join(f"- {text(item)}" for item in entry.contributions)
-
-
-def term_link(facet: str, term: str, up: str = "../") -> str:
-    return link(term, f"{up}taxonomy/{facet}.md#{anchor(term)}", "ia-term")
 
 
 def threat_model(entry: Entry) -> str:
@@ -408,7 +407,10 @@ def related(atlas: Atlas, entry: Entry) -> str:
     for relation, others in atlas.catalog.related(entry.id).items():
         shown = (f"{paper_link(atlas, o.id)} <small>{text(shorten(o.title, 80))}, {o.year}</small>" for o in others)
         rows.append((RELATIONS[relation], "<br>".join(shown)))
-    return "## Related papers\n\n" + block("ia-related", table(("Relation", "Paper"), rows), "section", SKIP) if rows else ""
+    if not rows:
+        return ""
+    listed = block("ia-related", table(("Relation", "Paper"), rows), "section", SKIP)
+    return "\n\n".join(part for part in ("## Related papers", lineage(atlas, entry), listed) if part)
 
 
 def address_link(address: str) -> str:
@@ -426,7 +428,8 @@ def facts(entry: Entry) -> str:
     if entry.metrics:
         rows.append(("Metrics", text(", ".join(entry.metrics))))
     rows += [(text(label), address_link(address)) for label, address in entry.links.items()]
-    rows.append(("Checked against", address_link(entry.verified)))
+    checked = address_link(entry.verified) if entry.verified else badge("not checked yet", "note", UNCHECKED)
+    rows.append(("Checked against", checked))
     if entry.in_survey:
         rows.append(("In the survey", "yes"))
     if entry.note:

@@ -1,0 +1,146 @@
+"""Leaderboards, the attack × defense matrix and the gallery: what was measured here, side by side."""
+
+from collections.abc import Mapping
+from itertools import groupby
+from typing import Any
+
+from ..vocabulary import VOCABULARIES
+from .atlas import Atlas, short_name
+from .markup import anchor, badge, block, front_matter, link, measured, number, table, text
+from .measured import Encounter, encounters
+from .paper_page import TOY, metric_head
+from .recorded import metric_names, verdicts
+
+COLUMNS = 6  # metrics of a leaderboard
+
+
+def leaderboards(atlas: Atlas) -> str:
+    """Markdown of leaderboards.md: a table a setting."""
+    toy = badge("toy scale", "plain", TOY)
+    parts = [
+        front_matter("Leaderboards", hide=["navigation"], description="Every attack measured here, by setting."),
+        "# Leaderboards\n\nEvery attack that runs here, on the common scenario of its setting, ordered by the setting's "
+        f"headline metric. {toy} All numbers are medians over three seeds of the method on embedded data and small models. "
+        "They compare ideas on equal terms and say nothing about the papers' own scale. How to read them: "
+        "[about](about.md#numbers).",
+    ]
+    shown = []
+    for setting in VOCABULARIES["setting"]:
+        results = {
+            paper: result
+            for paper, result in atlas.results.items()
+            if result["setting"].replace("_", "-") == setting and result.get("headline") in result["runs"]["method"]["metrics"]
+        }
+        if results:
+            shown.append(f"## {text(setting)} {{ #{anchor(setting)} }}\n\n{leaderboard(atlas, results)}")
+    return "\n\n".join([*parts, *shown] if shown else [*parts, "Nothing was measured yet."]) + "\n"
+
+
+def leaderboard(atlas: Atlas, results: Mapping[str, Mapping[str, Any]]) -> str:
+    """One setting's methods and baselines, strongest first."""
+    example = next(iter(results.values()))
+    headline = example["headline"]
+    higher = example.get("metrics_help", {}).get(headline, {}).get("higher_is_stronger", True)
+    names = list(dict.fromkeys(metric for result in results.values() for metric in metric_names(result)))
+    metrics = [metric for metric in names if sum(metric in r["runs"]["method"]["metrics"] for r in results.values())][:COLUMNS]
+    lines: list[tuple[float, tuple[str, ...]]] = []
+    seen: set[str] = set()
+    for paper, result in results.items():
+        held, checked = verdicts(result)
+        entry = atlas.catalog.by_id.get(paper)
+        label = link(short_name(entry), f"papers/{paper}.md") if entry else text(paper)
+        if checked and held < checked:
+            label += f" <small>{held} of {checked} claims hold</small>"
+        lines.append(line(f"**{label}**", result["runs"]["method"], metrics, headline))
+        for name, run in result["runs"].items():
+            if run["role"] == "baseline" and headline in run["metrics"] and name not in seen:
+                seen.add(name)
+                lines.append(line(f"{text(name.replace('_', ' '))} <small>baseline</small>", run, metrics, headline))
+    lines.sort(key=lambda pair: pair[0], reverse=higher)
+    head = ("Method", *(metric_head(example_of(results, metric), metric) for metric in metrics), "queries", "seconds")
+    return block("ia-scroll ia-runs", table(head, [row for _, row in lines], "l" + "r" * (len(head) - 1)))
+
+
+def example_of(results: Mapping[str, Mapping[str, Any]], metric: str) -> Mapping[str, Any]:
+    """A result that explains a metric."""
+    return next((r for r in results.values() if metric in r.get("metrics_help", {})), next(iter(results.values())))
+
+
+def line(label: str, run: Mapping[str, Any], metrics: list[str], headline: str) -> tuple[float, tuple[str, ...]]:
+    """The headline to sort by, and the cells of one run."""
+    cells = tuple(measured(run["metrics"].get(metric)) for metric in metrics)
+    queries = number(run["queries"]) if run["queries"] else ""
+    return run["metrics"][headline]["median"], (label, *cells, queries, number(run["seconds"]))
+
+
+def matrix(atlas: Atlas) -> str:
+    """Markdown of matrix.md: what each defense does to each attack, and what it costs."""
+    parts = [
+        front_matter(
+            "Attack × defense", hide=["navigation"], description="Which defense helps against which attack, measured."
+        ),
+        "# Attack × defense\n\nEvery defense here returns a model like the one it protects, so that every attack of its "
+        "setting runs against it unchanged. Each cell shows what the attack recovers without and with the defense; the first "
+        f"row, what the model is worth to its owner. {badge('toy scale', 'plain', TOY)}",
+    ]
+    found = sorted(encounters(atlas), key=lambda one: (one.setting, one.attack, one.defense))
+    for setting, group in groupby(found, key=lambda one: one.setting):
+        parts.append(f"## {text(setting.replace('_', '-'))}\n\n" + setting_matrix(atlas, list(group)))
+    if not found:
+        parts.append("No defense was measured yet.")
+    return "\n\n".join(parts) + "\n"
+
+
+def setting_matrix(atlas: Atlas, found: list[Encounter]) -> str:
+    attacks, defenses = (list(dict.fromkeys(getattr(one, side) for one in found)) for side in ("attack", "defense"))
+    cells = {(one.attack, one.defense): one for one in found}
+
+    def name(paper: str) -> str:
+        entry = atlas.catalog.by_id.get(paper)
+        return link(short_name(entry), f"papers/{paper}.md") if entry else text(paper)
+
+    def change(before: float, after: float) -> str:
+        return f"{number(before)} → {number(after)}"
+
+    worth = {one.defense: one for one in found}
+    utility = found[0].utility.replace("_", " ")
+    rows = [
+        (f"model: {text(utility)}", *(change(worth[d].utility_undefended, worth[d].utility_defended) for d in defenses)),
+    ]
+    for attack in attacks:
+        row = []
+        for defense in defenses:
+            one = cells.get((attack, defense))
+            row.append(
+                f"{change(one.undefended, one.defended)} {badge('less', 'good') if one.helps else badge('no less', 'bad')}"
+                if one
+                else ""
+            )
+        metric = next(one.metric for one in found if one.attack == attack).replace("_", " ")
+        rows.append((f"{name(attack)}: {text(metric)}", *row))
+    head = ("", *(name(defense) for defense in defenses))
+    return block("ia-scroll", table([cell or "&nbsp;" for cell in head], rows, "l" * len(head)))
+
+
+def gallery_page(atlas: Atlas) -> str:
+    """Markdown of gallery.md: every recorded picture."""
+    matter = front_matter("Gallery", hide=["navigation", "toc"], description="What every attack here rebuilt, in pictures.")
+    says = (
+        "What the methods rebuilt, beside the private data and the baselines. Faces are rendered people who do not exist; "
+        f"names and records are invented. {badge('toy scale', 'plain', TOY)}"
+    )
+    parts = [matter, f"# Gallery\n\n{says}"]
+    for setting in VOCABULARIES["setting"]:
+        cards = []
+        for entry in sorted(atlas.catalog, key=lambda entry: (entry.year, entry.id)):
+            if entry.setting == setting and entry.id in atlas.pictures and entry.id in atlas.modules:
+                width, height = atlas.pictures[entry.id]
+                alt = text(f"Reconstructions by {short_name(entry)}")
+                image = f"![{alt}](results/{entry.id}.png){{ width={width} height={height} loading=lazy }}"
+                where = f"<small>{text(entry.venue)} {entry.year}; sees {text(', '.join(entry.terms('access')))}</small>"
+                cards.append(
+                    f"- [{image}](papers/{entry.id}.md)\n\n    [**{text(short_name(entry))}**](papers/{entry.id}.md) {where}"
+                )
+        if cards:
+            parts.append(f"## {text(setting)}\n\n" + block("ia-gallery ia-gallery--all", "\n\n".join(cards)))
+    return "\n\n".join(parts) + "\n"
