@@ -15,23 +15,24 @@ export NO_MKDOCS_2_WARNING ?= 1
 export HF_HUB_OFFLINE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve site test test-fast browser lint check fmt results notebooks new-paper import exports catalog-report clean
+.PHONY: help setup serve site test test-fast browser lint check fmt results notebooks new-paper import exports catalog-report bench-site clean
 
 help:  ## what there is to type
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml scripts/fetch_assets.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; set PYTHON=python3.12, say"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -e '.[data,text,site,dev]'
+	$(BIN)/python scripts/fetch_assets.py
 	@touch $@
 
 setup: $(STAMP)  ## create .venv and install
 
 serve: $(STAMP)  ## build the site and serve it, following edits
 	@echo "Serving on http://127.0.0.1:$(PORT)/ (Ctrl-C stops)"
-	@$(BIN)/mkdocs serve --quiet --dev-addr 127.0.0.1:$(PORT) --watch papers.yaml --watch docs/results
+	@$(BIN)/mkdocs serve --quiet --dirty --dev-addr 127.0.0.1:$(PORT) --watch papers.yaml --watch docs/results
 
 site: $(STAMP)  ## build the site strictly into site/
 	$(BIN)/mkdocs build --strict --clean
@@ -80,5 +81,8 @@ exports: $(STAMP)  ## write the catalog as BibTeX, CSL-JSON, CSV and JSON into b
 catalog-report: $(STAMP)  ## how good the catalog's data are, and what could be better
 	$(BIN)/python -m scripts.report
 
+bench-site: $(STAMP)  ## time, memory and sizes of builds with 600, 2,500 and 10,000 more entries; takes minutes
+	$(BIN)/python scripts/bench_site.py
+
 clean:  ## remove the environment and what was built
-	rm -rf $(VENV) site build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) site build docs/assets/vendor *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -20,7 +20,7 @@ ENTRY = """\
   year: 2020
   venue: CVPR
   arxiv: "2001.{n:05d}"
-  doi: 10.1109/CVPR42600.2020.{n:05d}
+  doi: 10.1000/bench.{n:05d}
   url: https://example.org/papers/{n}
   code: [https://github.com/example/paper{n}]
   kind: attack

@@ -1,7 +1,9 @@
 """All that the pages are made from, read once: catalog, modules, recorded results, pictures, notebooks."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,12 @@ class Atlas:
     notebooks: frozenset[str] = frozenset()
     histories: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     repo_url: str = "https://github.com/inversion-atlas/inversion-atlas"
+
+    @cached_property
+    def influence(self) -> Mapping[str, int]:
+        """How many papers of the catalog extend, break, defend against or compare themselves with each."""
+        near = ("extends", "breaks", "defends_against", "compares_with")
+        return Counter(target for entry in self.catalog for name in near for target in getattr(entry.relations, name))
 
     def blob(self, path: str) -> str:
         """The address of a file of the repository."""

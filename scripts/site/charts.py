@@ -1,7 +1,7 @@
 """Pictures drawn at build as SVG that follows the page's colours: a paper's lineage, the field's timeline, the lineage map."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import networkx
@@ -14,7 +14,6 @@ from .markup import badge, block, front_matter, shorten, text
 CHARACTER = 6.6  # pixels of an average character at the font size used
 ROW = 34  # pixels between two boxes of a column
 BOX = 24  # height of a box
-NEAR = ("extends", "breaks", "defends_against", "compares_with")
 
 
 @dataclass(frozen=True)
@@ -135,7 +134,10 @@ def edge(start: Box, end: Box, words: str, relation: str, at_left: bool) -> str:
 def timeline(atlas: Atlas) -> str:
     """Markdown of timeline.md: papers a year by setting, and the papers that others build on most."""
     matter = front_matter(
-        "Timeline", hide=["navigation", "toc"], description="How the field grew, and the papers it grew from."
+        "Timeline",
+        hide=["navigation", "toc"],
+        description="How the field grew, and the papers it grew from.",
+        search={"exclude": True},
     )
     says = (
         "Papers of the catalog by year and setting, and below, for each year, the papers that most others of the catalog "
@@ -176,14 +178,9 @@ def bars(atlas: Atlas) -> str:
     return f'{framed(drawing)}\n\n<p class="ia-keys">{keys}</p>'
 
 
-def influence(atlas: Atlas) -> Mapping[str, int]:
-    """How many papers of the catalog refer to each."""
-    return Counter(target for entry in atlas.catalog for name in NEAR for target in getattr(entry.relations, name))
-
-
 def landmarks(atlas: Atlas, most: int = 6) -> str:
     """For each year the papers that most others refer to."""
-    weight = influence(atlas)
+    weight = atlas.influence
     lines = []
     for year in sorted({entry.year for entry in atlas.catalog}, reverse=True):
         papers = sorted(
@@ -205,7 +202,10 @@ def landmarks(atlas: Atlas, most: int = 6) -> str:
 def lineage_map(atlas: Atlas) -> str:
     """Markdown of lineage.md: for each setting, who builds on whom, years from left to right."""
     matter = front_matter(
-        "Lineage", hide=["navigation", "toc"], description="Which method builds on which, by setting and year."
+        "Lineage",
+        hide=["navigation", "toc"],
+        description="Which method builds on which, by setting and year.",
+        search={"exclude": True},
     )
     says = (
         "Which method builds on which: an arrow leads from a paper to one that extends it; green, to a defense against it; "

@@ -1,5 +1,6 @@
 """The MkDocs hook: hands generated pages over, fills slots, cleans notebooks. Everything else is in the other modules."""
 
+import html
 import logging
 import sys
 from pathlib import Path
@@ -17,16 +18,23 @@ from mkdocs.utils import get_relative_url  # noqa: E402
 
 from scripts.catalog import CatalogError  # noqa: E402
 from scripts.site.atlas import read_atlas  # noqa: E402
+from scripts.site.citations import UnknownCitation, cite  # noqa: E402
 from scripts.site.generate import fill, generate, link_repository, repository_paths  # noqa: E402
+from scripts.site.incremental import mark, search_entries  # noqa: E402
 from scripts.site.lists import notebook_head  # noqa: E402
 from scripts.site.notebook_html import clean, first_heading, join  # noqa: E402
+from scripts.site.publish import citation_tags, feed, first_seen, preview_tags, with_mathematics, with_policy  # noqa: E402
 
 log = logging.getLogger("mkdocs.hooks.atlas")
-state = SimpleNamespace(atlas=None, root=ROOT)
+state = SimpleNamespace(atlas=None, root=ROOT, pages=())
 
 
 def is_notebook(page) -> bool:
-    return page.file.src_uri.endswith(".ipynb")
+    return is_notebook_file(page.file)
+
+
+def is_notebook_file(file) -> bool:
+    return file.src_uri.endswith(".ipynb")
 
 
 def on_config(config):
@@ -40,9 +48,19 @@ def on_files(files, config):
         state.atlas = read_atlas(state.root, Path(config.docs_dir), config.repo_url)
     except (CatalogError, ValueError) as error:
         raise PluginError(str(error)) from error
-    for path, content in generate(state.atlas).items():
-        files.append(File.generated(config, path, content=content))
+    written = [file for file in files if file.is_documentation_page() and not is_notebook_file(file)]
+    contents = generate(state.atlas)
+    contents["feed.xml"] = feed(state.atlas, first_seen(state.root), config.site_url or "/")
+    made = [File.generated(config, path, content=content) for path, content in contents.items()]
+    mark(made, written)
+    for file in made:
+        files.append(file)
     return files
+
+
+def on_nav(nav, config, files):
+    state.pages = {file.url for file in files.documentation_pages()}
+    return nav
 
 
 def on_page_markdown(markdown, page, config, files):
@@ -51,12 +69,16 @@ def on_page_markdown(markdown, page, config, files):
     for path in repository_paths(markdown):
         if path and not (state.root / path).exists():
             log.warning(f"{page.file.src_uri} links to repo:{path}, which does not exist")
-    return link_repository(fill(markdown, state.atlas), state.atlas)
+    try:
+        cited = markdown if page.file.generated_by else cite(markdown, state.atlas, page.file.src_uri)
+    except UnknownCitation as error:
+        raise PluginError(str(error)) from error
+    return link_repository(fill(cited, state.atlas), state.atlas)
 
 
-def on_page_content(html, page, config, files):
+def on_page_content(content, page, config, files):
     if not is_notebook(page):
-        return html
+        return content
     source = page.file.src_uri
     folder, _, name = source.rpartition("/")
     paper = name.removesuffix(".ipynb")
@@ -65,7 +87,7 @@ def on_page_content(html, page, config, files):
         target = files.get_file_from_path(join(folder, path))
         return None if target is None else get_relative_url(target.url, page.url)
 
-    done = clean(html, resolve)
+    done = clean(content, resolve)
     for problem in done.problems:
         log.warning(f"{source} {problem}")
     for file, content in done.files.items():
@@ -74,6 +96,36 @@ def on_page_content(html, page, config, files):
     page.title = first_heading(done) or paper
     page.meta = {"title": notebook_title(page.title), "hide": ["navigation"], "search": {"boost": 0.5}}
     return notebook_head(state.atlas, paper) + done.html
+
+
+def on_page_context(context, page, config, nav):
+    """Metadata of the page for its head."""
+    folder, _, name = page.file.src_uri.partition("/")
+    paper = state.atlas.catalog.by_id.get(name.removesuffix(".md")) if folder == "papers" else None
+    site = config.site_url or ""
+    pictured = paper is not None and paper.id in state.atlas.pictures
+    image = f"{site}results/{paper.id}.png" if pictured else f"{site}assets/card.png"
+    title, about = html.unescape(str(page.meta.get("title") or page.title)), html.unescape(page.meta.get("description") or "")
+    tags = preview_tags(title, about or config.site_description, page.canonical_url or "", image)
+    context["atlas_tags"] = [*(citation_tags(paper) if paper else []), *tags]
+    return context
+
+
+@event_priority(100)  # before the search plugin writes its index
+def on_post_build(config):
+    for plugin in config.plugins.values():
+        if hasattr(plugin, "search_index"):
+            index = plugin.search_index
+            index.entries = search_entries(index.entries, config.site_dir, state.pages)
+            plugin.search_index_prev = None  # its own merging assumes that one page changed
+
+
+def on_post_page(output, page, config):
+    return with_policy(with_mathematics(output, get_relative_url("./", page.url)))
+
+
+def on_post_template(output, template_name, config):
+    return with_policy(output) if template_name.endswith(".html") else output
 
 
 def notebook_title(title: str) -> str:

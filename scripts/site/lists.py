@@ -4,37 +4,31 @@ from itertools import groupby
 
 from ..catalog import Entry
 from ..vocabulary import VOCABULARIES
-from .atlas import Atlas, byline, short_name, title_after_name
-from .markup import block, external, front_matter, link, shorten, table, term_link, text
+from .atlas import Atlas, short_name, title_after_name
+from .markup import block, external, front_matter, link, shorten, table, text
 from .paper_page import status
 from .recorded import verdicts
 
 
-def here(atlas: Atlas, entry: Entry) -> str:
-    """Badges of a paper in a list."""
-    return " ".join(status(atlas, entry))
-
-
 def papers_index(atlas: Atlas) -> str:
-    """Markdown of papers/index.md: every paper, newest first."""
+    """Markdown of papers/index.md: every paper on a line, newest first; the page that needs no scripts."""
     ordered = sorted(atlas.catalog.entries, key=lambda entry: (-entry.year, short_name(entry).lower()))
+    about = "All papers of the catalog by year."
     parts = [
-        front_matter("Papers", hide=["navigation"], description="All papers of the catalog by year.", search={"exclude": True}),
-        f"# Papers\n\nAll {len(ordered)} papers of the catalog, newest first. "
-        "By threat model, technique or venue they are sorted in the [taxonomy](../taxonomy/index.md).",
+        front_matter("All papers", hide=["navigation"], description=about, search={"exclude": True}),
+        f"# All papers\n\nAll {len(ordered):,} papers of the catalog, newest first. To filter, sort and compare them, use the "
+        "[browser](../browse.md); by threat model and technique they stand in the [taxonomy](../taxonomy/index.md).",
     ]
     for year, entries in groupby(ordered, key=lambda entry: entry.year):
-        rows = []
+        lines = []
         for entry in entries:
-            name = f"[**{text(short_name(entry))}**]({entry.id}.md)"
-            title = "" if short_name(entry) == entry.title else f"<br>{text(title_after_name(entry))}"
-            who = f"<br><small>{text(byline(entry))}</small>"
-            venue = term_link("venue", entry.venue, css="")
-            access = " ".join(term_link("access", term) for term in entry.terms("access"))
-            kind = " ".join(term_link("kind", term) for term in entry.terms("kind"))
-            rows.append((name + title + who, venue, f"{kind} {access}".strip(), here(atlas, entry)))
-        listed = table(("Paper", "Venue", "Kind and access", "Here"), rows, empty="&nbsp;")
-        parts.append(f"## {year}\n\n" + block("ia-papers", listed))
+            title = title_after_name(entry)
+            rest = f" {text(title)}" if title != short_name(entry) else ""
+            badges = " ".join(status(atlas, entry)[-1:])
+            lines.append(
+                f"- [{text(short_name(entry))}]({entry.id}.md){rest} <small>{text(entry.venue)}</small> {badges}".rstrip()
+            )
+        parts.append(f"## {year}\n\n" + block("ia-list", "\n".join(lines)))
     return "\n\n".join(parts) + "\n"
 
 

@@ -1,5 +1,6 @@
 """The page of one paper."""
 
+import math
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -53,7 +54,7 @@ def paper_page(atlas: Atlas, entry: Entry) -> str:
     """Markdown of papers/<id>.md."""
     module, result = atlas.modules.get(entry.id), atlas.results.get(entry.id)
     parts = [
-        head(entry),
+        head(atlas, entry),
         block("ia-byline", byline_block(atlas, entry)),
         paragraphs(entry.summary) if entry.summary else "",
         picture(atlas, entry, result),
@@ -72,10 +73,15 @@ def paper_page(atlas: Atlas, entry: Entry) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def head(entry: Entry) -> str:
+def head(atlas: Atlas, entry: Entry) -> str:
+    # what others build on, and what runs here, is found first
+    boost = 2 + math.log2(1 + atlas.influence[entry.id]) + 2 * (entry.id in atlas.modules)
     name = f"{entry.method}: {entry.title}" if entry.method else entry.title
     matter = front_matter(
-        shorten(name, 110), hide=["navigation"], description=shorten(entry.summary or entry.title, 200), search={"boost": 2}
+        shorten(name, 110),
+        hide=["navigation"],
+        description=shorten(entry.summary or entry.title, 200),
+        search={"boost": round(boost, 1)},
     )
     method = f'<span class="ia-method">{text(entry.method)}<span class="ia-colon">: </span></span>' if entry.method else ""
     return f"{matter}\n# {method}{text(entry.title)}"

@@ -124,7 +124,12 @@ def setting_matrix(atlas: Atlas, found: list[Encounter]) -> str:
 
 def gallery_page(atlas: Atlas) -> str:
     """Markdown of gallery.md: every recorded picture."""
-    matter = front_matter("Gallery", hide=["navigation", "toc"], description="What every attack here rebuilt, in pictures.")
+    matter = front_matter(
+        "Gallery",
+        hide=["navigation", "toc"],
+        description="What every attack here rebuilt, in pictures.",
+        search={"exclude": True},
+    )
     says = (
         "What the methods rebuilt, beside the private data and the baselines. Faces are rendered people who do not exist; "
         f"names and records are invented. {badge('toy scale', 'plain', TOY)}"

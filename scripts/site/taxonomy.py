@@ -23,6 +23,7 @@ TAXONOMY = {
     "venue": ("Venues", "Where the papers appeared."),
 }
 SHOWN = 14  # terms of a vocabulary on its card
+LISTED = 300  # papers on a term's page; the browser shows the rest
 TRENDS = 3  # other terms that a term's page names as its most frequent company
 
 
@@ -123,7 +124,7 @@ def term_papers_page(atlas: Atlas, facet: str, term: str, entries: list[Entry]) 
     ]
     if entries:
         rows = []
-        for entry in entries:
+        for entry in entries[:LISTED]:
             name = f"[**{text(short_name(entry))}**](../../papers/{entry.id}.md)"
             full = title_after_name(entry)
             shown = name + (f"<br>{text(full)}" if full != short_name(entry) else "")
@@ -136,7 +137,10 @@ def term_papers_page(atlas: Atlas, facet: str, term: str, entries: list[Entry]) 
             )
         heading = f"## {len(entries)} paper{'s' if len(entries) > 1 else ''}, newest first"
         listed = block("ia-papers", table(("Paper", "Venue", "Here"), rows, empty="&nbsp;"), "section", " data-search-exclude")
-        parts += [f"{heading}\n\n{browse(facet, term, 'Filter these further', '../../../')}", listed]
+        further = browse(facet, term, "Filter these further", "../../../")
+        parts += [f"{heading}\n\n{further}", listed]
+        if len(entries) > LISTED:
+            parts.append(browse(facet, term, f"All {len(entries):,} in the browser", "../../../"))
     else:
         parts.append("No paper of the catalog has this term yet. [Add one](../../contribute.md).")
     return "\n\n".join(part for part in parts if part) + "\n"
