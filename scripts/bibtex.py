@@ -37,6 +37,8 @@ def to_bibtex(entry: Entry) -> str:
     record = BibtexEntry(kind, entry.id, [Field(name, text) for name, text in texts.items()])
     (record,) = LatexEncodingMiddleware(encoder=encoder()).transform(bibtexparser.Library([record])).entries
     record["title"] = f"{{{record['title']}}}"
+    if entry.corporate:  # BibTeX would take the last word for a family name
+        record["author"] = " and ".join(f"{{{author}}}" for author in record["author"].split(" and "))
     verbatim = {
         "year": str(entry.year),
         "eprint": entry.arxiv,

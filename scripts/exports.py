@@ -54,7 +54,7 @@ def csl_item(entry: Entry) -> dict[str, Any]:
         "id": entry.id,
         "type": CSL_TYPES[VENUE_KIND[entry.venue]],
         "title": entry.title,
-        "author": [csl_name(author) for author in entry.authors],
+        "author": [{"literal": author} if entry.corporate else csl_name(author) for author in entry.authors],
         "issued": {"date-parts": [[entry.year]]},
     }
     kind = VENUE_KIND[entry.venue]

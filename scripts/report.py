@@ -20,8 +20,9 @@ PRIMARY = (
     "arxiv.org", "doi.org", "openreview.net", "openaccess.thecvf.com", "ecva.net", "aclanthology.org", "usenix.org",
     "ndss-symposium.org", "ieeexplore.ieee.org", "computer.org", "dl.acm.org", "springer.com", "sciencedirect.com",
     "proceedings.mlr.press", "neurips.cc", "nips.cc", "ojs.aaai.org", "ijcai.org", "petsymposium.org", "jmlr.org",
-    "iclr.cc", "icml.cc", "aaai.org", "isca-speech.org", "iacr.org", "royalsocietypublishing.org", "nature.com", "mdpi.com",
-    "wiley.com", "ceur-ws.org", "hal.science", "bmvc2022.mpi-inf.mpg.de", "mlsys.org",
+    "iclr.cc", "dblp.org", "drops.dagstuhl.de", "acsac.org", "aclweb.org", "merl.com", "icml.cc", "aaai.org",
+    "isca-speech.org", "iacr.org", "royalsocietypublishing.org", "nature.com", "mdpi.com", "wiley.com", "ceur-ws.org",
+    "hal.science", "bmvc2022.mpi-inf.mpg.de", "mlsys.org",
 )  # fmt: skip
 
 
@@ -63,7 +64,12 @@ GAPS = (
     Gap(
         "checked against a secondary page",
         "Check the facts against the publisher's page or arXiv and name it in `verified`.",
-        lambda entry: not primary(entry.verified),
+        lambda entry: entry.verified is not None and not primary(entry.verified),
+    ),
+    Gap(
+        "with facts that no page was found for",
+        "Find a public page with title, authors, year and venue, and name it in `verified`; `note` says what is open.",
+        lambda entry: entry.verified is None,
     ),
     Gap(
         "related to no other paper",

@@ -168,6 +168,7 @@ THESIS = {"Thesis": "Doctoral or master's thesis"}
 WEB = {
     "Blog": "Blog post",
     "Curated list": "Curated list of literature",
+    "Slides": "Lecture slides",
     "Software": "Software",
 }
 

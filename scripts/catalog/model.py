@@ -326,6 +326,7 @@ class Entry(Record):
     title: Annotated[str, AfterValidator(title_text)] = Field(description="Title as published, without a full stop.")
     method: Text | None = Field(None, description="Short name of the method.")
     authors: Authors = Field(description="All authors in order, each as Given Family.")
+    corporate: bool = Field(False, description="Whether the authors are organisations, not people.")
     year: Annotated[int, AfterValidator(year_number)] = Field(
         description="Year of publication at the venue.", json_schema_extra={"minimum": FIRST_YEAR}
     )

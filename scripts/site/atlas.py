@@ -7,7 +7,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..catalog import Catalog, Entry, load
+import yaml
+
+from ..catalog import FACETS, Catalog, Entry, load
+from ..vocabulary import VOCABULARIES
 from .modules import Module, read_modules, read_settings
 from .recorded import read_pictures, read_results
 
@@ -93,5 +96,25 @@ def read_atlas(root: Path, docs: Path, repo_url: str) -> Atlas:
         results=read_results(docs / "results"),
         pictures=read_pictures(docs / "results"),
         notebooks=frozenset(path.stem for path in (docs / "notebooks").glob("*.ipynb")),
+        histories=read_histories(docs / "histories.yaml"),
         repo_url=repo_url.rstrip("/"),
     )
+
+
+def read_histories(path: Path) -> dict[str, dict[str, str]]:
+    """The short histories of terms, by facet and term; none where the file is missing. Raises ValueError naming the place."""
+    if not path.exists():
+        return {}
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: a mapping of vocabularies is expected")
+    for facet, terms in found.items():
+        if facet not in FACETS or not isinstance(terms, dict):
+            raise ValueError(f"{path}: {facet!r} is no vocabulary with terms; there are {', '.join(FACETS)}")
+        for term, history in terms.items():
+            if term not in VOCABULARIES[facet] or not isinstance(history, str):
+                raise ValueError(f"{path}: {facet}: {term!r} is no term of scripts/vocabulary.py with a text")
+    return found

@@ -31,13 +31,13 @@ def svg(width: float, height: float, label: str, parts: Iterable[str]) -> str:
     body = "".join(parts)
     return (
         f'<svg class="ia-chart" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" height="{height:.0f}" '
-        f'role="img" aria-label="{text(label)}" xmlns="http://www.w3.org/2000/svg">{body}</svg>'
+        f'role="group" aria-label="{text(label)}" xmlns="http://www.w3.org/2000/svg">{body}</svg>'
     )
 
 
 def framed(drawing: str, css: str = "") -> str:
     """A drawing in a box that scrolls; raw HTML, which Markdown leaves as it is."""
-    return f'<div class="ia-scroll {css}" tabindex="0">{drawing}</div>'
+    return f'<div class="ia-scroll {css}">{drawing}</div>'
 
 
 def label_width(entry: Entry) -> float:

@@ -5,7 +5,7 @@ import re
 
 from ..catalog import Entry
 from .atlas import Atlas, byline, short_name
-from .markup import text
+from .markup import spaced, text
 
 CITATION = re.compile(r"\[@([a-z0-9_]+(?:\s*;\s*@[a-z0-9_]+)*)\]")
 CODE = re.compile(r"(```.*?```|~~~.*?~~~|`[^`\n]*`)", re.DOTALL)
@@ -18,23 +18,43 @@ class UnknownCitation(ValueError):
 def cite(markdown: str, atlas: Atlas, path: str) -> str:
     """A page (at `path` in docs/) with its citations resolved. Raises UnknownCitation naming page, key and nearest id."""
     cited: dict[str, Entry] = {}
-    up = posixpath.relpath("papers", posixpath.dirname(path) or ".")
-
-    def resolved(match: re.Match[str]) -> str:
-        links = []
-        for key in re.findall(r"@([a-z0-9_]+)", match[0]):
-            if key not in atlas.catalog:
-                near = atlas.catalog.nearest(key)
-                hint = f"; did you mean @{near}?" if near else ""
-                raise UnknownCitation(f"{path} cites @{key}, which the catalog does not have{hint}")
-            entry = atlas.catalog[key]
-            cited[key] = entry
-            links.append(f"[{label(entry)}]({up}/{key}.md)")
-        return f'<span class="ia-cite" markdown="span">({"; ".join(links)})</span>'
-
+    up = to_papers(path)
     parts = CODE.split(markdown)
-    body = "".join(part if index % 2 else CITATION.sub(resolved, part) for index, part in enumerate(parts))
+    body = "".join(
+        part if index % 2 else CITATION.sub(lambda match: linked(match[0], atlas, path, cited), part)
+        for index, part in enumerate(parts)
+    )
     return f"{body.rstrip()}\n\n{references(cited, up)}\n" if cited else markdown
+
+
+def cited_text(value: str, atlas: Atlas, path: str) -> str:
+    """Plain text with citations, as Markdown that shows exactly this text and links. Raises UnknownCitation."""
+    parts = re.split(rf"({CITATION.pattern})", value)
+    keep = parts[:: CITATION.groups + 2]  # between two citations: the text, the whole citation, its group
+    found = parts[1 :: CITATION.groups + 2]
+    return "".join(
+        spaced(text_part) + (linked(found[index], atlas, path, {}) if index < len(found) else "")
+        for index, text_part in enumerate(keep)
+    ).strip()
+
+
+def to_papers(path: str) -> str:
+    """The way from a page of docs/ to the folder of the papers' pages."""
+    return posixpath.relpath("papers", posixpath.dirname(path) or ".")
+
+
+def linked(citation: str, atlas: Atlas, path: str, cited: dict[str, Entry]) -> str:
+    """One citation as links; what it cites is added to `cited`."""
+    links = []
+    for key in re.findall(r"@([a-z0-9_]+)", citation):
+        if key not in atlas.catalog:
+            near = atlas.catalog.nearest(key)
+            hint = f"; did you mean @{near}?" if near else ""
+            raise UnknownCitation(f"{path} cites @{key}, which the catalog does not have{hint}")
+        entry = atlas.catalog[key]
+        cited[key] = entry
+        links.append(f"[{label(entry)}]({to_papers(path)}/{key}.md)")
+    return f'<span class="ia-cite" markdown="span">({"; ".join(links)})</span>'
 
 
 def label(entry: Entry) -> str:

@@ -49,7 +49,10 @@ def on_files(files, config):
     except (CatalogError, ValueError) as error:
         raise PluginError(str(error)) from error
     written = [file for file in files if file.is_documentation_page() and not is_notebook_file(file)]
-    contents = generate(state.atlas)
+    try:
+        contents = generate(state.atlas)
+    except UnknownCitation as error:
+        raise PluginError(str(error)) from error
     contents["feed.xml"] = feed(state.atlas, first_seen(state.root), config.site_url or "/")
     made = [File.generated(config, path, content=content) for path, content in contents.items()]
     mark(made, written)

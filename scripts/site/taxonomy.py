@@ -7,7 +7,8 @@ from ..catalog import FACETS, Entry
 from ..venues import KINDS
 from ..vocabulary import VOCABULARIES
 from .atlas import Atlas, byline, short_name, title_after_name
-from .markup import anchor, block, front_matter, link, number, paragraphs, table, term_link, term_page, text
+from .citations import cited_text
+from .markup import anchor, block, front_matter, link, number, table, term_link, term_page, text
 from .paper_page import status
 
 TAXONOMY = {
@@ -119,7 +120,7 @@ def term_papers_page(atlas: Atlas, facet: str, term: str, entries: list[Entry]) 
         front_matter(f"{term} ({facet})", hide=["navigation", "toc"], description=definition),
         f'<p class="ia-crumb" markdown="1">[Taxonomy](../index.md) › [{text(title)}](../{facet}.md)</p>',
         f"# {text(term)}\n\n{text(definition)}\n{{ .ia-lead }}",
-        paragraphs(atlas.histories.get(facet, {}).get(term, "")),
+        cited_text(atlas.histories.get(facet, {}).get(term, ""), atlas, f"taxonomy/{term_page(facet, term)}"),
         census(facet, entries),
     ]
     if entries:

@@ -56,7 +56,7 @@
 
   function read(search) {
     const query = new URLSearchParams(search);
-    const state = { q: query.get("q") || "", sort: query.get("sort") || "newest", flags: new Set(), compare: [], facets: {} };
+    const state = { q: query.get("text") || "", sort: query.get("sort") || "newest", flags: new Set(), compare: [], facets: {} };
     for (const [facet] of FACETS) {
       state.facets[facet] = new Set(query.getAll(facet).map((term) => numbers[facet].get(term)).filter((n) => n !== undefined));
     }
@@ -74,7 +74,7 @@
 
   function write(state) {
     const query = new URLSearchParams();
-    if (state.q.trim()) query.set("q", state.q.trim());
+    if (state.q.trim()) query.set("text", state.q.trim()); // the theme takes `q` for its own search
     for (const [facet] of FACETS) for (const n of state.facets[facet]) query.append(facet, terms[facet][n][0]);
     for (const flag of state.flags) query.set(flag, "yes");
     if (state.from !== FIRST) query.set("from", state.from);
