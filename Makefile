@@ -82,6 +82,7 @@ catalog-report: $(STAMP)  ## how good the catalog's data are, and what could be 
 	$(BIN)/python -m scripts.report
 
 bench-site: $(STAMP)  ## time, memory and sizes of builds with 600, 2,500 and 10,000 more entries; takes minutes
+	$(BIN)/python scripts/bench_browser.py
 	$(BIN)/python scripts/bench_site.py
 
 clean:  ## remove the environment and what was built

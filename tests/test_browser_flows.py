@@ -1,7 +1,11 @@
 """What people do on the site, in a real browser: filter and share, compare, export, ask what threatens them; and axe."""
 
+import gzip
 import json
 import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import bibtexparser
@@ -226,6 +230,82 @@ def test_pages_open_from_a_folder(chromium, site):
     page.goto(f"file://{site}/browse/index.html")
     page.wait_for_selector("table.ia-results tbody tr")
     page.context.close()
+
+
+# Builds the real site with two entries whose every text is hostile. The catalog refuses most of it; pages must not rely on it.
+HOSTILE = """
+import sys
+from mkdocs.commands.build import build
+from mkdocs.config import load_config
+import scripts.site.atlas as atlas
+
+read = atlas.read_atlas
+
+def hostile(*words):
+    found = read(*words)
+    bad = [
+        "<img src=x onerror=pwned()> <script>pwned()</script>",
+        "\\"'><svg onload=pwned()> ${pwned()} {{ 7*7 }} {% x %} [l](javascript:pwned()) `c` $x$ :material-eye: </title>",
+    ]
+    entries = list(found.catalog.entries)
+    for text, paper in zip(bad, ("gmi", "mid")):
+        number = next(i for i, entry in enumerate(entries) if entry.id == paper)
+        entry = entries[number]
+        claims = tuple(claim.model_copy(update={"says": text}) for claim in entry.claims)
+        limits = entry.limitations.model_copy(update={"practicality": text, "guarantees": text})
+        entries[number] = entry.model_copy(update={
+            "title": text, "method": text, "authors": (text, text), "summary": text, "contributions": (text,),
+            "datasets": (text,), "metrics": (text,), "basis": text, "note": text, "claims": claims, "limitations": limits})
+    import dataclasses
+    histories = {**found.histories, "access": {**found.histories["access"], "white-box": bad[0] + " [@gmi]"}}
+    return dataclasses.replace(found, catalog=type(found.catalog)(entries), histories=histories)
+
+atlas.read_atlas = hostile
+build(load_config("mkdocs.yml", site_dir=sys.argv[1]))
+"""
+
+
+HOSTILE_PAGES = (
+    "papers/gmi", "papers/mid", "papers/bido", "browse", "threats", "taxonomy/access/white-box", "timeline", "lineage",
+    "data-quality", "leaderboards", "matrix", "gallery", "papers", "notebooks", "survey/images", ".",
+)  # fmt: skip
+
+
+def test_hostile_entries_run_nothing(chromium, tmp_path):
+    environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", HOSTILE, str(tmp_path)], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    page = chromium.new_page()
+    page.add_init_script("globalThis.pwned = () => { globalThis.wasPwned = true; };")
+    dialogs = []
+    page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
+    for path in HOSTILE_PAGES:
+        query = "?expose=white-box" if path == "threats" else "?compare=gmi&compare=mid" if path == "browse" else ""
+        page.goto(f"file://{tmp_path}/{path}/index.html{query}")
+        page.wait_for_timeout(150)
+        assert page.evaluate("globalThis.wasPwned") is None, path
+        assert page.locator("img[onerror], svg[onload], [href^='javascript:']").count() == 0, path
+        assert "49" not in page.title()
+    assert dialogs == []
+    page.goto(f"file://{tmp_path}/papers/gmi/index.html")
+    assert "<script>pwned()</script>" in page.locator("h1").inner_text(), "the text is shown as it is"
+    page.close()
+
+
+def test_pages_are_light_and_the_index_small(site):
+    """HTML with the site's own styles, scripts and data, compressed; pictures and the theme's files apart."""
+
+    def size(*paths: Path) -> int:
+        return sum(len(gzip.compress(path.read_bytes())) for path in paths)
+
+    styles = size(*(site / "assets" / "stylesheets" / name for name in ("atlas.css", "interactive.css", "notebook.css")))
+    for path in site.rglob("index.html"):
+        html = path.read_text(encoding="utf-8")
+        wanted = [site / name for name in re.findall(r'<script src="(?:\.\./)*((?:data|assets/javascripts)/[\w.]+)"', html)]
+        assert size(path, *wanted) + styles <= 300_000, path
+    assert size(site / "search" / "search_index.json") <= 1_000_000
 
 
 PAGES = (

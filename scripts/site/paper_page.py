@@ -34,10 +34,10 @@ from .modules import CheckedClaim, Module
 from .recorded import is_note, metric_help, metric_names, verdicts
 
 QUESTIONS = {
-    "access": ("sees", "What is exposed to the adversary."),
-    "goal": ("wants", "What the adversary tries to rebuild."),
-    "knowledge": ("knows besides", "What the adversary may assume."),
-    "adversary": ("is", "Who the adversary is."),
+    "access": (":material-eye-outline: sees", "What is exposed to the adversary."),
+    "goal": (":material-target: wants", "What the adversary tries to rebuild."),
+    "knowledge": (":material-book-open-page-variant-outline: knows besides", "What the adversary may assume."),
+    "adversary": (":material-account-outline: is", "Who the adversary is."),
 }
 LIMITS = {
     "generalizability": "Does it generalize?",
