@@ -49,11 +49,15 @@ ENTRY = Template("""
   verified: https://example.org/TODO
 """)
 
-MODULE = Template('''"""TODO: what it is in one line.
+MODULE = Template('''r"""TODO: what it is in one line.
 
 Paper: "TODO title", TODO authors, TODO venue. https://TODO
 
 Idea. TODO: one paragraph: what the adversary sees, what the method does, why it works.
+
+Mathematics. TODO: the losses and update rules with every symbol named and the equation's number:
+
+$$$$\\hat x = \\arg\\min_x L(x).$$$$
 
 Deviations
 1. TODO: what differs from the paper, and why.

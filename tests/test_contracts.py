@@ -101,12 +101,13 @@ def test_id_is_one_everywhere(paper):
 
 
 @pytest.mark.parametrize("paper", PAPERS)
-def test_docstring_has_paper_idea_and_deviations(paper):
+def test_docstring_has_paper_idea_mathematics_and_deviations(paper):
     doc = module_of(paper).__doc__
     entry = entries().by_id[paper]
     flat = " ".join(doc.split())
     assert "Paper:" in doc
     assert "Idea." in doc
+    assert re.search(r"^Mathematics\. .*?\$\$.+?\$\$", doc, re.MULTILINE | re.DOTALL), "formulas under `Mathematics.`, in $$"
     assert re.search(r"^Deviations\n\s*1\. ", doc, re.MULTILINE), "a numbered list under the line `Deviations`"
     assert entry.title in flat, f"the docstring names the title: {entry.title}"
     for author in entry.authors:

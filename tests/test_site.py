@@ -71,13 +71,19 @@ CATALOG = """
   verified: https://doi.org/10.1145/2810103.2813677
 """
 
-MODULE = '''"""Alpha: moves a code.
+MODULE = '''r"""Alpha: moves a code.
 
 Paper: "Alpha: Recovering Things from a Model", Ada Quixley and others, S&P 2021. https://arxiv.org/abs/2101.00001
 
 Idea. A first paragraph with `code` and <b>no</b> markup, and x_1 * x_2 * x_3.
 
 A second paragraph.
+
+Mathematics. With <b>$z_1$</b> and $a < b$ the search is
+
+$$x_1 * x_2 < \\hat y \\|z\\|,$$
+
+costs $ nothing.
 
 **Deviations** (from the paper)
 1. The first deviation
@@ -185,6 +191,15 @@ def notebook(image: bytes, words: str) -> str:
     return nbformat.writes(made)
 
 
+NAVIGATION = """
+nav:
+  - Home: index.md
+  - Browse: browse.md
+  - Papers: papers/index.md
+  - About: [about.md, scope.md]
+"""
+
+
 def make_project(
     root: Path, notebook_words: str = "# Alpha\n\nA walrus sees [the paper](../papers/alpha_attack.md#claims)."
 ) -> Path:
@@ -196,11 +211,14 @@ def make_project(
     (root / "papers.yaml").write_text(CATALOG.lstrip())
     (root / "CONTRIBUTING.md").write_text("# Contributing\n")
     (root / "scripts").symlink_to(ROOT / "scripts")
-    shutil.copy(ROOT / "mkdocs.yml", root)
+    settings = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    (root / "mkdocs.yml").write_text(settings[: settings.index("\nnav:")] + NAVIGATION, encoding="utf-8")
     docs = root / "docs"
     docs.mkdir()
     for page in (ROOT / "docs").glob("*.md"):
-        shutil.copy(page, docs)
+        if "[@" not in page.read_text(encoding="utf-8"):  # those cite papers of the real catalog
+            shutil.copy(page, docs)
+    (docs / "scope.md").write_text("# Scope\n\nAs in [@alpha_attack].\n")
     for folder in ("assets", "overrides"):
         shutil.copytree(ROOT / "docs" / folder, docs / folder)
     (docs / "results").mkdir()
@@ -421,6 +439,16 @@ def test_paper_page_shows_facts_numbers_and_code(atlas):
         assert expected in words, expected
     assert "restarts" in words
     assert "note_restarts" not in words
+
+
+def test_formulas_are_left_to_the_typesetter_and_the_rest_is_text(site):
+    html = (site / "papers" / "alpha_attack" / "index.html").read_text(encoding="utf-8")
+    assert '<span class="arithmatex">\\(z_1\\)</span>' in html
+    assert '<div class="arithmatex">\\[x_1 * x_2 &lt; \\hat y \\|z\\|,\\]</div>' in html
+    assert "&lt;b&gt;" in html
+    assert "costs $ nothing" in html
+    assert "vendor/katex/katex.min.js" in html
+    assert "vendor/katex" not in (site / "about" / "index.html").read_text(encoding="utf-8")
 
 
 def test_claims_show_their_verdict_and_the_reason(atlas):

@@ -1,4 +1,4 @@
-"""BREP-MI: inversion from predicted labels alone, by moving away from the decision boundary.
+r"""BREP-MI: inversion from predicted labels alone, by moving away from the decision boundary.
 
 Paper: "Label-Only Model Inversion Attacks via Boundary Repulsion", Mostafa Kahla, Si Chen, Hoang Anh Just, Ruoxi Jia,
 CVPR 2022. https://arxiv.org/abs/2203.01925
@@ -7,6 +7,13 @@ Idea. The adversary sees only which class the target names. A picture deep insid
 and labels are enough to tell where the edge is: sample codes on a sphere around the present one in the latent space of a
 public GAN, and ask for their labels. Those that leave the class point to the boundary; step the other way. When nearly the
 whole sphere stays inside, the boundary is far, so enlarge the sphere and go on. The code ends near the middle of the class.
+
+Mathematics. For unit vectors $u_1, \dots, u_N$ and radius $R$, let $\Phi(z) = 0$ where the target names the class $y$ for
+$G(z)$ and $-1$ where it does not. The direction away from the boundary and the step are (Eq. 3)
+
+$$\widehat M(z, R) = \frac1N \sum_{n=1}^{N} \Phi(z + R\,u_n)\,u_n, \qquad z \leftarrow z + \alpha\,\widehat M(z, R),$$
+
+and $R \leftarrow \gamma R$ with $\gamma > 1$ when all points stay inside.
 
 Deviations
 1. The prior is the small hinge GAN of `common.priors`, the same that GMI uses here.

@@ -1,4 +1,4 @@
-"""Gradient descent on the confidence of a class (MI-Face): the attack that all others start from.
+r"""Gradient descent on the confidence of a class (MI-Face): the attack that all others start from.
 
 Paper: "Model Inversion Attacks that Exploit Confidence Information and Basic Countermeasures", Matt Fredrikson, Somesh Jha,
 Thomas Ristenpart, ACM CCS 2015. https://doi.org/10.1145/2810103.2813677
@@ -7,6 +7,12 @@ Idea. A classifier that returns how sure it is tells which way to change an imag
 nothing, follow the gradient of the confidence in one person's name; the image that ends up with full confidence looks like the
 person, because for a simple model the direction of "more like this class" is the average difference of that person from all
 others. The paper's countermeasure follows: rounded confidences have no gradient.
+
+Mathematics. With $f_y(x)$ the confidence that $x$ shows person $y$, Algorithm 1 descends the cost
+
+$$c(x) = 1 - f_y(x) + a(x), \qquad x \leftarrow \mathrm{Process}\big(x - \lambda\,\nabla c(x)\big),$$
+
+with $a = 0$ here, until the cost is small or has stopped falling.
 
 Deviations
 1. Gradients come from white-box access. The paper also estimates them from confidences by finite differences.

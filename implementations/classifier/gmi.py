@@ -1,4 +1,4 @@
-"""GMI: inversion in the latent space of a public generative prior.
+r"""GMI: inversion in the latent space of a public generative prior.
 
 Paper: "The Secret Revealer: Generative Model-Inversion Attacks Against Deep Neural Networks", Yuheng Zhang, Ruoxi Jia, Hengzhi
 Pei, Wenxiao Wang, Bo Li, Dawn Song, CVPR 2020. https://arxiv.org/abs/1911.07135
@@ -8,6 +8,11 @@ noise. GMI first learns what pictures look like at all, by training a GAN on pub
 pictures that this GAN makes. A code z is moved until the target is sure of the class (identity loss) while the GAN's own
 discriminator still finds the picture real (prior loss). What the target knows of the person steers a picture that stays a
 face.
+
+Mathematics. With generator $G$, discriminator $D$ and the target's probability $C_y$ of class $y$ (Sec. 3.2, Eq. 4):
+
+$$\hat z = \arg\min_z\; L_{\mathrm{prior}}(z) + \lambda\, L_{\mathrm{id}}(z), \qquad L_{\mathrm{prior}}(z) = -D(G(z)),
+\qquad L_{\mathrm{id}}(z) = -\log C_y(G(z)).$$
 
 Deviations
 1. The GAN is trained with hinge loss and spectral normalisation instead of a Wasserstein loss with gradient penalty: half the

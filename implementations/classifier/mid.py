@@ -1,4 +1,4 @@
-"""MID: a classifier trained so that its predictions carry little information about its input.
+r"""MID: a classifier trained so that its predictions carry little information about its input.
 
 Paper: "Improving Robustness to Model Inversion Attacks via Mutual Information Regularization", Tianhao Wang, Yuheng Zhang,
 Ruoxi Jia, AAAI 2021. https://arxiv.org/abs/2009.05241
@@ -7,6 +7,12 @@ Idea. An inversion attack can only use what predictions say about inputs. MID ad
 prediction to the training loss: enough may pass to name the class, the rest is squeezed out. For neural networks the bound of
 the variational information bottleneck stands in for it: features become a Gaussian N(mu(x), sigma(x)), and their divergence
 from N(0, I) is the penalty, an upper bound on the information that passes.
+
+Mathematics. The loss penalises the information $I(X; \hat Y)$ that predictions carry about inputs. With a Gaussian feature
+$T \mid x \sim \mathcal N(\mu(x), \sigma(x)^2)$ and the prior $\mathcal N(0, I)$ its bound is
+
+$$\min\; \mathbb E\big[-\log q(y \mid T)\big]
++ \beta\, \mathbb E_x\, \mathrm{KL}\big(\mathcal N(\mu(x), \sigma(x)^2)\,\big\|\,\mathcal N(0, I)\big).$$
 
 Deviations
 1. The bottleneck has 64 units behind the same convolutions as the undefended target, and is trained as long as that.

@@ -1,4 +1,4 @@
-"""GEIA: a language model that says the sentence behind an embedding.
+r"""GEIA: a language model that says the sentence behind an embedding.
 
 Paper: "Sentence Embedding Leaks More Information than You Expect: Generative Embedding Inversion Attack to Recover the Whole
 Sentence", Haoran Li, Mingshi Xu, Yangqiu Song, Findings of ACL 2023. https://arxiv.org/abs/2305.03010
@@ -8,6 +8,11 @@ model to say the sentence. A linear layer aligns the vector with the width of a 
 place of the first word's vector; the decoder learns by teacher forcing to continue with the sentence, word by word, up to an
 end mark. Earlier attacks treated words as labels (multi-label classification) and so recovered a set of words; a decoder
 recovers them in order, and with each word knows which ones it has said already.
+
+Mathematics. For a sentence $w_1 \dots w_T$ with embedding $f(x)$, aligned to the decoder's width by a linear map, the decoder
+$\Phi$ is trained by teacher forcing on public sentences:
+
+$$L = -\sum_{t=1}^{T} \log \Pr_\Phi\big(w_t \mid \mathrm{Align}(f(x)),\, w_1, \dots, w_{t-1}\big).$$
 
 Deviations
 1. The decoder is a small GPT trained from scratch on the public sentences with byte-pair pieces learnt from them: no

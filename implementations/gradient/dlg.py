@@ -1,4 +1,4 @@
-"""DLG: rebuild a client's picture and label by making dummy data that give the same gradient.
+r"""DLG: rebuild a client's picture and label by making dummy data that give the same gradient.
 
 Paper: "Deep Leakage from Gradients", Ligeng Zhu, Zhijian Liu, Song Han, NeurIPS 2019. https://arxiv.org/abs/1906.08935
 
@@ -7,6 +7,10 @@ and the server can compute gradients too. So start from dummy pictures and dummy
 and move both until it equals the one observed. No prior on pictures, no other data, no statistics are needed: where the
 gradient determines the data, matching it is enough, and the result is right to the pixel. Labels are searched for together
 with the pictures, as logits of a soft label.
+
+Mathematics. For the observed gradient $\nabla W$ of the model's weights, dummy data $x'$ and dummy labels $y'$ solve (Eq. 4)
+
+$$x'^*, y'^* = \arg\min_{x', y'} \left\| \frac{\partial \ell(F(x', W), y')}{\partial W} - \nabla W \right\|^2.$$
 
 Deviations
 1. The authors' code takes every full quasi-Newton step; on these crops some searches then end farther from the observed

@@ -1,4 +1,4 @@
-"""iDLG: read the label off the signs of the last layer's gradient, then search for the picture alone.
+r"""iDLG: read the label off the signs of the last layer's gradient, then search for the picture alone.
 
 Paper: "iDLG: Improved Deep Leakage from Gradients", Bo Zhao, Konda Reddy Mopuri, Hakan Bilen, arXiv 2020.
 https://arxiv.org/abs/2001.02610
@@ -8,6 +8,13 @@ With cross-entropy over a one-hot label the derivative of the loss by logit i is
 true class: negative there and nowhere else. The gradient of the last layer's weights for class i is that number times the
 features of the input, so the row of the true class points against the row of every other class. The inner products of the rows
 show it without the features being known. With the label certain, gradient matching has fewer unknowns and a consistent loss.
+
+Mathematics. With logits $y$, probabilities $p$ and the true class $c$ (Eq. 3 to 5),
+
+$$\frac{\partial \ell}{\partial y_i} = p_i - [i = c], \qquad \nabla W^i = \frac{\partial \ell}{\partial y_i}\; a,$$
+
+where $a$ is the input of the last layer. Hence $c$ is the class with $\langle \nabla W^c, \nabla W^j \rangle \le 0$ for all
+$j \ne c$.
 
 Deviations
 1. The rule asks for inner products below 0; the paper's asks for at most 0. A class of vanishing probability has products of 0

@@ -1,4 +1,4 @@
-"""GraphMI: edges of a private graph from a graph neural network, by projected gradients and the network's own encoder.
+r"""GraphMI: edges of a private graph from a graph neural network, by projected gradients and the network's own encoder.
 
 Paper: "GraphMI: Extracting Private Graph Data from Graph Neural Networks", Zaixi Zhang, Qi Liu, Zhenya Huang, Hao Wang,
 Chengqiang Lu, Chuanren Liu, Enhong Chen, IJCAI 2021. https://doi.org/10.24963/ijcai.2021/516
@@ -10,6 +10,14 @@ An auto-encoder then spreads what was found: its encoder is the target's first l
 similarity of the embeddings. Last, a graph with the right number of edges can be sampled.
 
 The code below was compared with the paper's algorithm 1 and with the official code, zaixizhang/GraphMI.
+
+Mathematics. With features $X$, known labels $Y$, the target's loss $\ell$ and the normalised Laplacian $\hat L$ of the relaxed
+adjacency $A \in [0, 1]^{N \times N}$, the search and its projected step are
+
+$$\min_A\; \ell(f(X, A), Y) + \alpha\, \mathrm{tr}(X^\top \hat L X) + \beta\, \|A\|, \qquad
+A \leftarrow \Pi_{[0,1]}\big(A - \eta\, \nabla_A\big),$$
+
+and with $Z$ the target's first layer on the result, pairs are scored by $(\cos(Z_i, Z_j))_+$.
 
 Deviations
 1. Labels of all nodes are known and all pairs are judged. The official script attacks the pairs among a random tenth of nodes.

@@ -1,4 +1,4 @@
-"""Exposure and extraction of secrets that a language model has memorised.
+r"""Exposure and extraction of secrets that a language model has memorised.
 
 Paper: "The Secret Sharer: Evaluating and Testing Unintended Memorization in Neural Networks", Nicholas Carlini, Chang Liu,
 Úlfar Erlingsson, Jernej Kos, Dawn Song, USENIX Security 2019. https://arxiv.org/abs/1802.08232
@@ -9,6 +9,11 @@ exposure: how many bits of a guess the model saves. Where |R| is large, a skew-n
 log-perplexities of a random sample stands in for the ranking. A secret whose exposure comes near log2 |R|, the most there is,
 can be extracted: a shortest-path search in the tree of beginnings, whose edges weigh -log2 of the next character's
 probability, finds the likeliest candidate without visiting most of the tree.
+
+Mathematics. The log-perplexity of a text and the exposure of a canary $s$ among all candidates $R$ of its format are
+
+$$P_\theta(x) = \sum_i -\log_2 \Pr(x_i \mid x_1, \dots, x_{i-1}), \qquad
+\mathrm{exposure}_\theta(s) = \log_2 |R| - \log_2 \mathrm{rank}_\theta(s).$$
 
 Deviations
 1. The model is a one-layer character LSTM of width 160, trained for less than a minute on 1,200 invented sentences, and secrets

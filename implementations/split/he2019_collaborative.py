@@ -1,4 +1,4 @@
-"""The server of a split network rebuilds the client's input, with the client's weights or with queries alone.
+r"""The server of a split network rebuilds the client's input, with the client's weights or with queries alone.
 
 Paper: "Model Inversion Attacks Against Collaborative Inference", Zecheng He, Tianwei Zhang, Ruby B. Lee, ACSAC 2019.
 https://doi.org/10.1145/3359789.3359824
@@ -8,6 +8,15 @@ that knows those layers looks for the smooth picture whose activations are those
 with total variation as the prior (rMLE). A server that does not know them, but may query the client, sends pictures of its
 own and trains a network that maps the answers back to the pictures (Inverse-Network); one pass of it then inverts any input.
 The deeper the cut, the less the activations say, and the more the prior has to.
+
+Mathematics. With the client's layers $f$ and the observed activations $f(x_0)$, the white-box attack solves (Eq. 3)
+
+$$\hat x = \arg\min_x\; \|f(x) - f(x_0)\|_2^2 + \lambda\,\mathrm{TV}(x), \qquad
+\mathrm{TV}(x) = \sum_{i,j} \big(|x_{i+1,j} - x_{i,j}|^2 + |x_{i,j+1} - x_{i,j}|^2\big)^{\beta/2},$$
+
+and the black-box attack trains an inverse on the adversary's own pictures (Eq. 4):
+
+$$\hat g = \arg\min_g\; \frac1m \sum_{i=1}^{m} \|g(f(x_i)) - x_i\|_2^2.$$
 
 Deviations
 1. The query-free attack (Sec. 6), which trains a shadow client behind the server's layers, is not here.

@@ -1,4 +1,4 @@
-"""Maximum a-posteriori inference of a genotype from a dosing model: the attack that named model inversion.
+r"""Maximum a-posteriori inference of a genotype from a dosing model: the attack that named model inversion.
 
 Paper: "Privacy in Pharmacogenetics: An End-to-End Case Study of Personalized Warfarin Dosing", Matthew Fredrikson, Eric Lantz,
 Somesh Jha, Simon Lin, David Page, Thomas Ristenpart, USENIX Security 2014.
@@ -8,6 +8,11 @@ Idea. A regression that predicts the stable dose of a drug takes a patient's gen
 patient's attributes and the true stable dose can put every possible genotype into the model and see which one explains the
 dose best. Candidates are weighted by how common they are and by how probable the observed dose is where the model answers what
 it answers; attributes that are not known are summed out. With independent attributes this is the Bayes-optimal guess.
+
+Mathematics. For the unknown attribute $v$, the other attributes $x_K$ (known) and $x_U$ (not), the outcome $y$, marginals
+$p_i$ and the model's error distribution $\pi$:
+
+$$\hat v = \arg\max_v\; \sum_{x_U} \pi\big(y \mid f(v, x_K, x_U)\big)\; p(v) \prod_{i \in U} p_i(x_i).$$
 
 Deviations
 1. The default patients are synthetic: doses follow the published IWPC regression, genotypes the allele frequencies of three

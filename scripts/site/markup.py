@@ -50,6 +50,21 @@ def paragraphs(value: Any) -> str:
     return "\n\n".join(prose(part) for part in re.split(r"\n\s*\n", str(value).strip()) if part.strip())
 
 
+def formulas(value: Any) -> str:
+    """Paragraphs of text with `$…$` and `$$…$$`: what stands between the signs is left to the page's typesetter, as text."""
+    parts = re.split(r"(\$\$.+?\$\$|\$[^$\n]+\$)", " ".join(str(value).split("\r")), flags=re.DOTALL)
+    shown = []
+    for index, part in enumerate(parts):
+        if not index % 2:
+            shown.append("\n\n".join(prose(piece) if piece.strip() else "" for piece in re.split(r"\n\s*\n", part)))
+            shown[-1] = (" " if part[:1] == " " else "") + shown[-1] + (" " if part[-1:] in (" ", "\n") else "")
+        elif part.startswith("$$"):
+            shown.append(f"\n\n{' '.join(part.split())}\n\n")
+        else:
+            shown.append(part)
+    return "".join(shown).strip()
+
+
 def url(address: Any) -> str:
     """A http(s) address, safe inside quotes and Markdown. Raises ValueError for any other."""
     address = str(address)

@@ -44,6 +44,7 @@ class Module:
     headline: str  # first paragraph of the docstring
     reference: str  # the paper as the docstring gives it
     idea: str
+    mathematics: str
     deviations: tuple[str, ...]
     config: tuple[Option, ...]
     claims: dict[str, CheckedClaim]
@@ -88,7 +89,7 @@ def read_module(path: Path, source: str) -> Module:
     tree = ast.parse(source, filename=str(path))
     call = experiment_call(tree, path)
     options = {keyword.arg: keyword.value for keyword in call.keywords if keyword.arg}
-    headline, reference, idea, deviations = split_docstring(ast.get_docstring(tree) or "")
+    headline, reference, idea, mathematics, deviations = split_docstring(ast.get_docstring(tree) or "")
     functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
     return Module(
         paper=path.stem,
@@ -98,6 +99,7 @@ def read_module(path: Path, source: str) -> Module:
         headline=headline,
         reference=reference,
         idea=idea,
+        mathematics=mathematics,
         deviations=deviations,
         config=read_config(path, tree, options.get("config"), items(options.get("paper_scale"))),
         claims={name: read_claim(value, functions) for name, value in items(options.get("claims")).items()},
@@ -153,21 +155,22 @@ def literal(node: ast.expr) -> str:
 # --- docstring -----------------------------------------------------------------------------------------------------------
 
 
-def split_docstring(docstring: str) -> tuple[str, str, str, tuple[str, ...]]:
-    """First paragraph, reference, idea and numbered deviations of a module's docstring."""
-    parts: dict[str, list[str]] = {"reference": [], "idea": [], "deviations": []}
+def split_docstring(docstring: str) -> tuple[str, str, str, str, tuple[str, ...]]:
+    """First paragraph, reference, idea, mathematics and numbered deviations of a module's docstring."""
+    parts: dict[str, list[str]] = {"reference": [], "idea": [], "mathematics": [], "deviations": []}
     first, _, rest = docstring.partition("\n\n")
     current = "idea"
     for line in rest.splitlines():
-        if match := re.match(r"\W*(Paper|Idea|Deviations)\b[\W]*", line):
-            current = {"Paper": "reference", "Idea": "idea", "Deviations": "deviations"}[match.group(1)]
+        if match := re.match(r"\W*(Paper|Idea|Mathematics|Deviations)\b[^\w$]*", line):
+            current = match.group(1).lower().replace("paper", "reference")
             line = line[match.end() :]
         elif not line.strip() and current == "reference":
             current = "idea"
         parts[current].append(line)
     idea = "\n".join(parts["idea"]).strip()
     reference = " ".join(" ".join(parts["reference"]).split())
-    return " ".join(first.split()), reference, idea, tuple(numbered(parts["deviations"]))
+    mathematics = "\n".join(parts["mathematics"]).strip()
+    return " ".join(first.split()), reference, idea, mathematics, tuple(numbered(parts["deviations"]))
 
 
 def numbered(lines: list[str]) -> Iterator[str]:

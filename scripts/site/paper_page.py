@@ -17,6 +17,7 @@ from .markup import (
     external,
     fence,
     folded,
+    formulas,
     front_matter,
     inline_code,
     link,
@@ -359,6 +360,7 @@ def implementation(atlas: Atlas, entry: Entry, module: Module) -> str:
         "## Implementation",
         f"One file, {module.lines} lines: {code}, with {tests}. {text(module.headline)}",
         "### Idea\n\n" + paragraphs(module.idea) if module.idea else "",
+        "### Mathematics\n\n" + formulas(module.mathematics) if module.mathematics else "",
     ]
     if module.deviations:
         lines.append("### Deviations\n\n" + "\n".join(f"{i}. {prose(item)}" for i, item in enumerate(module.deviations, 1)))
