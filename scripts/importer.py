@@ -278,6 +278,8 @@ DOI_PAGE = "https://doi.org/{}"
 def source_text(source: str) -> str:
     """BibTeX of a file, an arXiv id or a DOI. Raises ImportFailed."""
     bare = re.sub(r"^(arxiv:|https?://(dx\.)?doi\.org/|https?://arxiv\.org/abs/|doi:)", "", source.strip(), flags=re.IGNORECASE)
+    if not source.strip():
+        raise ImportFailed("say what to import: make import FILE=paper.bib, an arXiv id or a DOI")
     if Path(source).exists():
         text, problems = read_text(Path(source), source)
         if text is None:

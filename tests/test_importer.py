@@ -130,6 +130,13 @@ def test_a_source_that_is_nothing_is_explained(papers, capsys):
     assert "no file that exists" in capsys.readouterr().out
 
 
+def test_an_empty_source_and_a_folder_are_explained(papers, tmp_path, capsys):
+    assert importer.main(["", "--catalog", str(papers)]) == 1
+    assert "say what to import" in capsys.readouterr().out
+    assert importer.main([str(tmp_path), "--catalog", str(papers)]) == 1
+    assert "a readable file is expected" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"\x00", b"- a: [", b"a: 1"])
 def test_unreadable_catalog_is_left_alone(papers, content, capsys):
     papers.write_bytes(content)

@@ -90,7 +90,7 @@ def lineage(atlas: Atlas, entry: Entry, most: int = 7) -> str:
         for index, (other, relation) in enumerate(column):
             box = Box(other, x[0] + widths[0] - label_width(other) if not side else x[2], top + index * ROW, label_width(other))
             ends = (box, me) if not side else (me, box)
-            parts.append(edge(ends[0], ends[1], RELATIONS[relation].lower(), relation, at_left=not side))
+            parts.append(edge(ends[0], ends[1], RELATIONS[relation].lower(), relation))
             parts.append(drawn_box(box, f"../{other.id}/", ""))
     parts.append(drawn_box(me, f"../{entry.id}/", "ia-node--own"))
     width = x[2] + widths[1] if columns[1] else x[1] + own
@@ -112,8 +112,8 @@ def unique(pairs: Sequence[tuple[Entry, str]]) -> list[tuple[Entry, str]]:
     return sorted(found.values(), key=lambda pair: (pair[0].year, pair[0].id))
 
 
-def edge(start: Box, end: Box, words: str, relation: str, at_left: bool) -> str:
-    """A curve between two boxes with the relation's name at the end where several meet none."""
+def edge(start: Box, end: Box, words: str, relation: str, bow: float = 0) -> str:
+    """A curve between two boxes that tells the relation when pointed at; `bow` lifts it over boxes between them."""
     x1, y1 = start.x + start.width, start.y + BOX / 2
     x2, y2 = end.x, end.y + BOX / 2
     bend = (x2 - x1) / 2
@@ -123,7 +123,7 @@ def edge(start: Box, end: Box, words: str, relation: str, at_left: bool) -> str:
         "defends_against": "ia-edge--good",
         "defended_by": "ia-edge--good",
     }
-    curve = f"M{x1:.0f} {y1:.0f} C{x1 + bend:.0f} {y1:.0f} {x2 - bend:.0f} {y2:.0f} {x2 - 2:.0f} {y2:.0f}"
+    curve = f"M{x1:.0f} {y1:.0f} C{x1 + bend:.0f} {y1 - bow:.0f} {x2 - bend:.0f} {y2 - bow:.0f} {x2 - 2:.0f} {y2:.0f}"
     path = f'<path class="ia-edge {css.get(relation, "")}" d="{curve}" marker-end="url(#ia-arrow)"/>'
     return f"<g><title>{text(words)}</title>{path}</g>"
 
@@ -246,9 +246,14 @@ def setting_map(atlas: Atlas, setting: str) -> str:
             boxes[entry.id] = Box(entry, x, 24 + index * ROW, width)
         x += width + 60
     height = 24 + max(len(column) for column in columns.values()) * ROW
+    order = sorted(columns)
+
+    def bow(a: Entry, b: Entry) -> float:
+        return 20 if order.index(b.year) - order.index(a.year) > 1 else 0
+
     heads = [f'<text class="ia-year" x="{boxes[columns[year][0].id].x:.0f}" y="14">{year}</text>' for year in sorted(columns)]
     edges = [
-        edge(boxes[a.id], boxes[b.id], f"{short_name(b)}: {RELATIONS[r].lower()} {short_name(a)}", r, False)
+        edge(boxes[a.id], boxes[b.id], f"{short_name(b)}: {RELATIONS[r].lower()} {short_name(a)}", r, bow(a, b))
         for a, b, r in links
         if boxes[a.id].x < boxes[b.id].x
     ]
