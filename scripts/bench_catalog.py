@@ -60,12 +60,15 @@ ENTRY = """\
 """
 
 
-def entries(count: int) -> str:
-    """A valid catalog of entries at full depth, about 3,000 characters each."""
+def entries(count: int, full: int = 1) -> str:
+    """A valid catalog, about 3,000 characters for each entry at full depth; with `full=4` only every fourth entry is."""
     parts = []
     for n in range(count):
         sentences = [SENTENCE.format(n=n, k=k) for k in range(11)]
-        parts.append(ENTRY.format(n=n, other=(n + 1) % count, third=(n + 7) % count, s=sentences))
+        entry = ENTRY.format(n=n, other=(n + 1) % count, third=(n + 7) % count, s=sentences)
+        if n % full:
+            entry = entry[: entry.index("  contributions:")] + entry[entry.index("  basis:") :].replace("true", "false")
+        parts.append(entry)
     return "\n".join(parts)
 
 

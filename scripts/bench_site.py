@@ -1,6 +1,7 @@
 """Time, memory and sizes of the site's build for catalogs of several sizes: python scripts/bench_site.py [ENTRIES ...]
 
-Each catalog is synthetic, at full depth, in a copy of the project with its real pages, results and notebooks. The build runs in
+Each catalog holds the real entries and as many synthetic ones, a quarter of them at full depth as in the real catalog, in a copy
+of the project with its real pages, results and notebooks. The build runs in
 a process of its own; the numbers are printed and recorded in docs/benchmarks/site.json.
 """
 
@@ -33,7 +34,7 @@ def project(folder: Path, count: int) -> None:
         (folder / name).symlink_to(ROOT / name)
     shutil.copytree(ROOT / "docs", folder / "docs")
     real = (ROOT / "papers.yaml").read_text(encoding="utf-8")
-    (folder / "papers.yaml").write_text(real.rstrip("\n") + "\n\n" + entries(count), encoding="utf-8")
+    (folder / "papers.yaml").write_text(real.rstrip("\n") + "\n\n" + entries(count, full=4), encoding="utf-8")
     subprocess.run([sys.executable, "-m", "scripts.catalog", "format", str(folder / "papers.yaml")], cwd=ROOT, check=True,
                    capture_output=True)  # fmt: skip
 
