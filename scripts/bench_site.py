@@ -1,8 +1,8 @@
 """Time, memory and sizes of the site's build for catalogs of several sizes: python scripts/bench_site.py [ENTRIES ...]
 
-Each catalog holds the real entries and as many synthetic ones, a quarter of them at full depth as in the real catalog, in a copy
-of the project with its real pages, results and notebooks. The build runs in
-a process of its own; the numbers are printed and recorded in docs/benchmarks/site.json.
+Each catalog holds the real entries and as many synthetic ones, a quarter of them at full depth as in the real catalog, in a
+copy of the project with its real pages, results and notebooks. The build runs in a process of its own; the numbers are printed
+and recorded in docs/benchmarks/site.json.
 """
 
 import gzip
