@@ -95,10 +95,13 @@ def test_rows_follow_as_the_reader_scrolls_and_sorting_works(visit, catalog):
     visit.open("browse/?sort=oldest")
     first = visit.page.locator("table.ia-results tbody tr").first.locator("td").first.inner_text()
     assert first.endswith(str(min(entry.year for entry in catalog)))
-    for _ in range(40):
+    rows = visit.page.locator("table.ia-results tbody tr")
+    for _ in range(400):
         visit.page.mouse.wheel(0, 20_000)
         visit.page.wait_for_timeout(50)
-    assert visit.page.locator("table.ia-results tbody tr").count() == len(catalog)
+        if rows.count() == len(catalog):
+            break
+    assert rows.count() == len(catalog)
 
 
 def test_selection_is_exported_in_every_format(visit, catalog):
