@@ -19,7 +19,7 @@ ENTRY = """\
   authors: [Ann One, Bob Two, Carla Three, Dan Four, Eve Five, Frank Six]
   year: 2020
   venue: CVPR
-  arxiv: "2001.{n:05d}"
+  arxiv: "9912.{n:05d}"
   doi: 10.1000/bench.{n:05d}
   url: https://example.org/papers/{n}
   code: [https://github.com/example/paper{n}]
@@ -56,7 +56,7 @@ ENTRY = """\
       reported: {{dataset: CelebA, metric: attack accuracy, value: 0.31, baseline: 0.28, unit: percent, source: Table 2}}
   basis: Sec. 3; Table 1
   in_survey: true
-  verified: https://arxiv.org/abs/2001.{n:05d}
+  verified: https://arxiv.org/abs/9912.{n:05d}
 """
 
 
