@@ -69,7 +69,7 @@ def main() -> None:
             draws.append(page.evaluate("drawn"))
         filters = [page.evaluate(FILTER) for _ in range(2 * REPEAT)]
         page.evaluate(TYPE)
-        page.wait_for_function("globalThis.atlas.summaries")
+        page.wait_for_function("() => globalThis.atlas.summaries")
         typed = [page.evaluate(TYPE) for _ in range(REPEAT)]
         browser.close()
     row = {

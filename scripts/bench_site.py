@@ -103,7 +103,7 @@ def searches(site: Path) -> list[float]:
             page.goto(f"http://127.0.0.1:{server.server_port}/")
             box = page.locator("[data-md-component=search-query]")
             box.click()
-            page.wait_for_function("!/Initializing/.test(document.querySelector('.md-search-result__meta').textContent)")
+            page.wait_for_function("() => !/Initializing/.test(document.querySelector('.md-search-result__meta').textContent)")
             box.press_sequentially(words[:-1])
             page.wait_for_timeout(1500)
             page.evaluate("document.querySelector('.md-search-result__list').replaceChildren()")

@@ -81,11 +81,11 @@ def test_free_text_reaches_summaries_and_authors(visit, catalog):
     field = visit.page.locator("#ia-q")
     field.fill("tramer carlini")  # accents and order do not matter
     expected = [e for e in catalog if {"Florian Tramèr", "Nicholas Carlini"} <= set(e.authors)]
-    visit.page.wait_for_function(f"document.querySelector('.ia-status strong').textContent === '{len(expected)}'")
+    visit.page.wait_for_function(f"() => document.querySelector('.ia-status strong').textContent === '{len(expected)}'")
     word = "boundary"
     field.fill(word)
     visit.page.wait_for_function(
-        f"atlas.summaries && Number(document.querySelector('.ia-status strong').textContent) >= "
+        f"() => atlas.summaries && Number(document.querySelector('.ia-status strong').textContent) >= "
         f"{sum(word in (e.summary or '').lower() for e in catalog)}"
     )
     assert "text=boundary" in visit.page.url
