@@ -9,6 +9,10 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from torch import Tensor
 
+# A notebook's backend turns interactive mode on when it loads. Loaded inside `rc_context` it would be turned off again
+# at the end, and only the first figure of a notebook would be shown.
+plt.switch_backend(matplotlib.get_backend())
+
 INK, FAINT = "#1f2937", "#d1d5db"
 STYLE = {
     "figure.dpi": 110,
