@@ -65,6 +65,15 @@ def test_running_makes_it_fresh_and_changes_make_it_stale(written, monkeypatch):
 
 
 @pytest.mark.slow
+def test_every_figure_is_shown_once(written):
+    start = "from implementations.common.plots import figure\n_, axes = figure()\n_ = axes.plot([1, 2])"
+    written(start, start, start)
+    notebooks.execute("gmi")
+    shown = [[key for output in cell.outputs for key in output.get("data", {})] for cell in notebooks.read("gmi").cells]
+    assert [keys.count("image/png") for keys in shown] == [1, 1, 1]
+
+
+@pytest.mark.slow
 def test_a_failing_cell_leaves_the_file_as_it_was(written):
     written("raise ValueError('no')")
     before = notebooks.path_of("gmi").read_text()
