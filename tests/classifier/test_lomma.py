@@ -114,6 +114,20 @@ def test_a_student_without_the_quirk_turns_the_search_away_from_it():
     assert together[0] > 0.05
 
 
+def test_objective_by_hand_with_and_without_its_penalty():
+    target = lomma.Watched(classifier_target(linear([[1.0, 2.0], [-1.0, -2.0]]), CPU).grant("white-box"))
+    images, labels = torch.tensor([[3.0, 1.0]], device=CPU), torch.zeros(1, dtype=torch.int64, device=CPU)  # logits 5, -5
+    p_reg = torch.tensor([1.0, 1.0], device=CPU)  # the features are the images: penalty (4 + 0) / 2
+    for weight, expected in ((0.0, -5.0), (1.5, -5.0 + 1.5 * 2.0)):
+        config = lomma.LommaConfig(feature_weight=weight, students=0)
+        value, _ = lomma.objective(target, [], p_reg, images, labels, config)
+        torch.testing.assert_close(value, torch.tensor([expected], device=CPU))
+    config = lomma.LommaConfig(loss="cross-entropy", feature_weight=1.5, students=0)
+    value, confidence = lomma.objective(target, [], p_reg, images, labels, config)
+    torch.testing.assert_close(value, torch.log1p(torch.tensor([-10.0], device=CPU).exp()))
+    torch.testing.assert_close(confidence, (-value).exp())
+
+
 @pytest.mark.parametrize(
     "wrong", [{"loss": "hinge"}, {"students": 4}, {"steps": 0}, {"per_class": 0}, {"feature_weight": -1.0}]
 )
