@@ -50,14 +50,14 @@ def to_csl(catalog: Catalog) -> str:
 
 def csl_item(entry: Entry) -> dict[str, Any]:
     """One entry as a CSL item."""
+    kind = VENUE_KIND[entry.venue]
     item: dict[str, Any] = {
         "id": entry.id,
-        "type": CSL_TYPES[VENUE_KIND[entry.venue]],
+        "type": CSL_TYPES[kind],
         "title": entry.title,
         "author": [{"literal": author} if entry.corporate else csl_name(author) for author in entry.authors],
         "issued": {"date-parts": [[entry.year]]},
     }
-    kind = VENUE_KIND[entry.venue]
     if kind in ("journal", "conference", "workshop"):
         item["container-title"] = VENUE[entry.venue]
     elif kind == "preprint":

@@ -143,10 +143,7 @@ def venue_of(place: str, facts: dict[str, Any]) -> str | None:
         return "arXiv"
     short = {name.lower(): name for name in VENUE}
     full = {name.lower(): short for short, name in VENUE.items()}
-    bare = re.sub(
-        r"^in:? |\b(proceedings of( the)?|proc\.( of( the)?)?|\d+(st|nd|rd|th)|annual|(19|20)\d\d)\b", " ", place.lower()
-    )
-    bare = " ".join(re.sub(r"[,:]| +(?=\))", " ", bare).split())
+    bare = " ".join(re.sub(r"[,:]| +(?=\))", " ", NO_NAME.sub(" ", place.lower())).split())
     for words in (place.lower(), bare, *re.findall(r"\(([^)]*)\)", bare)):
         if found := short.get(words.strip()) or full.get(words.strip()):
             return found
@@ -211,10 +208,10 @@ def index(root: Node) -> dict[tuple[str, str], Node]:
 
 def complete(entry: Node, found: Record, report: Report) -> list[tuple[int, str]]:
     """Lines to insert for the facts that an entry lacks; differences are only reported."""
-    name = find(entry, ("id",)).value
+    anchor = find(entry, ("id",))
+    name = anchor.value
     lines = []
     present = {key.value for key, _ in entry.value}
-    anchor = find(entry, ("id",))
     for fact in FACTS:
         value = found.facts.get(fact)
         if value in (None, "TODO"):

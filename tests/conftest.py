@@ -21,6 +21,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import pytest
 import torch
 
+from scripts.catalog import Catalog, load
+
 if os.environ.get("PYTEST_XDIST_WORKER"):
     torch.set_num_threads(1)  # several workers share the cores
 
@@ -54,6 +56,12 @@ REMEDY = (
     "or set INVERSION_ATLAS_NO_BROWSER=1 to leave the browser tests out."
 )
 SWITCHES = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+
+
+@pytest.fixture(scope="session")
+def catalog() -> Catalog:
+    """The real catalog."""
+    return load(ROOT / "papers.yaml")
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import bibtexparser
 import nbformat
 import pytest
 
-from scripts.catalog import Entry, load
+from scripts.catalog import Entry
 from scripts.site.modules import read_modules
 
 pytestmark = [
@@ -20,11 +20,6 @@ pytestmark = [
 
 ROOT = Path(__file__).resolve().parents[1]
 # --- what is looked for -------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="session")
-def catalog():
-    return load(ROOT / "papers.yaml")
 
 
 @pytest.fixture(scope="session")

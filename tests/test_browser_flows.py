@@ -12,19 +12,12 @@ import bibtexparser
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
-from scripts.catalog import load
-
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.xdist_group("browser"),  # one worker builds the site
     pytest.mark.skipif(bool(os.environ.get("INVERSION_ATLAS_NO_BROWSER")), reason="INVERSION_ATLAS_NO_BROWSER is set"),
 ]
 ROOT = Path(__file__).resolve().parents[1]
-
-
-@pytest.fixture(scope="module")
-def catalog():
-    return load(ROOT / "papers.yaml")
 
 
 def count(visit) -> int:

@@ -9,7 +9,7 @@ import networkx
 from ..catalog import Entry
 from ..vocabulary import VOCABULARIES
 from .atlas import RELATIONS, Atlas, short_name
-from .markup import badge, block, front_matter, shorten, text
+from .markup import badge, block, page, shorten, text
 
 CHARACTER = 6.6  # pixels of an average character at the font size used
 ROW = 34  # pixels between two boxes of a column
@@ -74,12 +74,14 @@ def lineage(atlas: Atlas, entry: Entry, most: int = 7) -> str:
     right = [(other, name) for name in ("extended_by", "defended_by", "broken_by") for other in related.get(name, ())]
     if not left and not right:
         return ""
-    columns = [unique(left)[:most], unique(right)[:most]]
-    hidden = [len(unique(left)) - len(columns[0]), len(unique(right)) - len(columns[1])]
+    sides = [unique(left), unique(right)]
+    columns = [side[:most] for side in sides]
+    hidden = [max(len(side) - most, 0) for side in sides]
     widths = [max((label_width(other) for other, _ in column), default=0) for column in columns]
     own = label_width(entry)
     gap = 150.0
-    x = [0.0, widths[0] + (gap if widths[0] else 0), widths[0] + (gap if widths[0] else 0) + own + gap]
+    start = widths[0] + gap if widths[0] else 0.0
+    x = [0.0, start, start + own + gap]
     rows = max(len(columns[0]), len(columns[1]), 1)
     height = rows * ROW + 14
     middle = (height - BOX) / 2
@@ -95,7 +97,7 @@ def lineage(atlas: Atlas, entry: Entry, most: int = 7) -> str:
     parts.append(drawn_box(me, f"../{entry.id}/", "ia-node--own"))
     width = x[2] + widths[1] if columns[1] else x[1] + own
     drawing = svg(width, height, f"Papers that {short_name(entry)} builds on and papers that build on it", parts)
-    notes = [f"{count} more {where}" for count, where in zip(hidden, ("to its left", "to its right"), strict=True) if count > 0]
+    notes = [f"{count} more {where}" for count, where in zip(hidden, ("to its left", "to its right"), strict=True) if count]
     more = f"\n\nNot drawn: {', '.join(notes)}; all stand in the table.\n{{ .ia-note }}" if notes else ""
     return framed(drawing, "ia-lineage") + more
 
@@ -133,18 +135,13 @@ def edge(start: Box, end: Box, words: str, relation: str, bow: float = 0) -> str
 
 def timeline(atlas: Atlas) -> str:
     """Markdown of timeline.md: papers a year by setting, and the papers that others build on most."""
-    matter = front_matter(
-        "Timeline",
-        hide=["navigation", "toc"],
-        description="How the field grew, and the papers it grew from.",
-        search={"exclude": True},
-    )
     says = (
         "Papers of the catalog by year and setting, and below, for each year, the papers that most others of the catalog "
         "extend, break, defend against or compare themselves with."
     )
-    parts = [matter, f"# Timeline\n\n{says}", bars(atlas), "## Landmarks by year", landmarks(atlas)]
-    return "\n\n".join(parts) + "\n"
+    about = "How the field grew, and the papers it grew from."
+    sections = [bars(atlas), "## Landmarks by year", landmarks(atlas)]
+    return page("Timeline", says, sections, about, hide=("navigation", "toc"), searched=False)
 
 
 def bars(atlas: Atlas) -> str:
@@ -201,22 +198,14 @@ def landmarks(atlas: Atlas, most: int = 6) -> str:
 
 def lineage_map(atlas: Atlas) -> str:
     """Markdown of lineage.md: for each setting, who builds on whom, years from left to right."""
-    matter = front_matter(
-        "Lineage",
-        hide=["navigation", "toc"],
-        description="Which method builds on which, by setting and year.",
-        search={"exclude": True},
-    )
     says = (
         "Which method builds on which: an arrow leads from a paper to one that extends it; green, to a defense against it; "
         "red, to an attack that breaks it. Years run from left to right. Only papers with such a relation are drawn."
     )
-    parts = [matter, f"# Lineage\n\n{says}"]
-    for setting in VOCABULARIES["setting"]:
-        drawing = setting_map(atlas, setting)
-        if drawing:
-            parts.append(f"## {text(setting)}\n\n" + framed(drawing, "ia-lineage"))
-    return "\n\n".join(parts) + "\n"
+    drawings = ((setting, setting_map(atlas, setting)) for setting in VOCABULARIES["setting"])
+    sections = [f"## {text(setting)}\n\n" + framed(drawing, "ia-lineage") for setting, drawing in drawings if drawing]
+    about = "Which method builds on which, by setting and year."
+    return page("Lineage", says, sections, about, hide=("navigation", "toc"), searched=False)
 
 
 def setting_map(atlas: Atlas, setting: str) -> str:
@@ -237,7 +226,8 @@ def setting_map(atlas: Atlas, setting: str) -> str:
         columns.setdefault(entry.year, []).append(entry)
     boxes: dict[str, Box] = {}
     x = 0.0
-    for year in sorted(columns):
+    order = sorted(columns)
+    for year in order:
         column = columns[year]
         if boxes:  # near to what they build on: the mean height of their predecessors
             column.sort(key=lambda e: mean([boxes[p].y for p in graph.predecessors(e.id) if p in boxes]))
@@ -246,12 +236,11 @@ def setting_map(atlas: Atlas, setting: str) -> str:
             boxes[entry.id] = Box(entry, x, 24 + index * ROW, width)
         x += width + 60
     height = 24 + max(len(column) for column in columns.values()) * ROW
-    order = sorted(columns)
 
     def bow(a: Entry, b: Entry) -> float:
         return 20 if order.index(b.year) - order.index(a.year) > 1 else 0
 
-    heads = [f'<text class="ia-year" x="{boxes[columns[year][0].id].x:.0f}" y="14">{year}</text>' for year in sorted(columns)]
+    heads = [f'<text class="ia-year" x="{boxes[columns[year][0].id].x:.0f}" y="14">{year}</text>' for year in order]
     edges = [
         edge(boxes[a.id], boxes[b.id], f"{short_name(b)}: {RELATIONS[r].lower()} {short_name(a)}", r, bow(a, b))
         for a, b, r in links

@@ -5,7 +5,7 @@ from itertools import groupby
 from ..catalog import Entry
 from ..vocabulary import VOCABULARIES
 from .atlas import Atlas, short_name, title_after_name
-from .markup import block, external, front_matter, link, shorten, table, text
+from .markup import block, external, link, page, shorten, table, text
 from .paper_page import status
 from .recorded import verdicts
 
@@ -14,11 +14,11 @@ def papers_index(atlas: Atlas) -> str:
     """Markdown of papers/index.md: every paper on a line, newest first; the page that needs no scripts."""
     ordered = sorted(atlas.catalog.entries, key=lambda entry: (-entry.year, short_name(entry).lower()))
     about = "All papers of the catalog by year."
-    parts = [
-        front_matter("All papers", hide=["navigation"], description=about, search={"exclude": True}),
-        f"# All papers\n\nAll {len(ordered):,} papers of the catalog, newest first. To filter, sort and compare them, use the "
-        "[browser](../browse.md); by threat model and technique they stand in the [taxonomy](../taxonomy/index.md).",
-    ]
+    says = (
+        f"All {len(ordered):,} papers of the catalog, newest first. To filter, sort and compare them, use the "
+        "[browser](../browse.md); by threat model and technique they stand in the [taxonomy](../taxonomy/index.md)."
+    )
+    sections = []
     for year, entries in groupby(ordered, key=lambda entry: entry.year):
         lines = []
         for entry in entries:
@@ -28,8 +28,8 @@ def papers_index(atlas: Atlas) -> str:
             lines.append(
                 f"- [{text(short_name(entry))}]({entry.id}.md){rest} <small>{text(entry.venue)}</small> {badges}".rstrip()
             )
-        parts.append(f"## {year}\n\n" + block("ia-list", "\n".join(lines)))
-    return "\n\n".join(parts) + "\n"
+        sections.append(f"## {year}\n\n" + block("ia-list", "\n".join(lines)))
+    return page("All papers", says, sections, about, searched=False)
 
 
 def notebooks_index(atlas: Atlas) -> str:
@@ -43,12 +43,11 @@ def notebooks_index(atlas: Atlas) -> str:
             rows.append((name, link("paper page", f"../papers/{entry.id}.md"), f"{load} {colab}"))
     body = block("ia-papers", table(("Notebook", "About", "Run it"), rows)) if rows else "None is committed yet."
     about = "Notebooks that show each method at work."
-    matter = front_matter("Notebooks", hide=["navigation"], description=about, search={"exclude": True})
     says = (
         "Each notebook imports an implementation and shows what it does: the threat model, one call, the picture, the numbers "
         "against the baselines, one ablation. They are committed executed. On a laptop each takes about a minute."
     )
-    return f"{matter}\n# Notebooks\n\n{says}\n\n{body}\n"
+    return page("Notebooks", says, [body], about, searched=False)
 
 
 # --- home ----------------------------------------------------------------------------------------------------------------

@@ -146,6 +146,19 @@ def front_matter(title: str, hide: Sequence[str] = (), description: str = "", se
     return "\n".join([*lines, "---", ""])
 
 
+def page(
+    title: str,
+    says: str,
+    sections: Iterable[str],
+    description: str,
+    hide: Sequence[str] = ("navigation",),
+    searched: bool = True,
+) -> str:
+    """A whole page: its head, the title as heading, what it is about (Markdown), and its sections (Markdown)."""
+    matter = front_matter(title, hide, description, None if searched else {"exclude": True})
+    return "\n\n".join([matter, f"# {text(title)}", says, *sections]) + "\n"
+
+
 def shorten(value: str, limit: int) -> str:
     """The first words of a text, at most `limit` characters, with an ellipsis where something is left out."""
     line = " ".join(value.split())

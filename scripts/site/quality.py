@@ -2,20 +2,18 @@
 
 from ..report import Part, report
 from .atlas import Atlas, short_name
-from .markup import block, external, folded, front_matter, link, table, text
+from .markup import block, external, folded, link, page, table, text
 
 
 def quality_page(atlas: Atlas) -> str:
     """Markdown of data-quality.md."""
     about = "How complete and how well checked the catalog is, and what a contributor can improve."
     source = external("papers.yaml", atlas.blob("papers.yaml"))
-    parts = [
-        front_matter("Data quality", hide=["navigation"], description=about, search={"exclude": True}),
-        f"# Data quality\n\n{about} Counted when this site was built; `make catalog-report` prints the same. Mend an entry in "
-        f"{source}; [Contribute](contribute.md) says how.",
-    ]
-    parts += [section(part) for part in report(atlas)]
-    return "\n\n".join(parts) + "\n"
+    says = (
+        f"{about} Counted when this site was built; `make catalog-report` prints the same. Mend an entry in "
+        f"{source}; [Contribute](contribute.md) says how."
+    )
+    return page("Data quality", says, [section(part) for part in report(atlas)], about, searched=False)
 
 
 def section(part: Part) -> str:

@@ -6,10 +6,10 @@ from typing import Any
 
 from ..vocabulary import VOCABULARIES
 from .atlas import Atlas, short_name
-from .markup import anchor, badge, block, front_matter, link, measured, number, table, text
+from .markup import anchor, badge, block, link, measured, number, page, table, text
 from .measured import Encounter, encounters
 from .paper_page import TOY, metric_head
-from .recorded import metric_names, verdicts
+from .recorded import metric_help, metric_names, verdicts
 
 COLUMNS = 6  # metrics of a leaderboard
 
@@ -17,13 +17,12 @@ COLUMNS = 6  # metrics of a leaderboard
 def leaderboards(atlas: Atlas) -> str:
     """Markdown of leaderboards.md: a table a setting."""
     toy = badge("toy scale", "plain", TOY)
-    parts = [
-        front_matter("Leaderboards", hide=["navigation"], description="Every attack measured here, by setting."),
-        "# Leaderboards\n\nEvery attack that runs here, on the common scenario of its setting, ordered by the setting's "
+    says = (
+        "Every attack that runs here, on the common scenario of its setting, ordered by the setting's "
         f"headline metric. {toy} All numbers are medians over three seeds of the method on embedded data and small models. "
         "They compare ideas on equal terms and say nothing about the papers' own scale. How to read them: "
-        "[about](about.md#numbers).",
-    ]
+        "[about](about.md#numbers)."
+    )
     shown = []
     for setting in VOCABULARIES["setting"]:
         results = {
@@ -33,22 +32,22 @@ def leaderboards(atlas: Atlas) -> str:
         }
         if results:
             shown.append(f"## {text(setting)} {{ #{anchor(setting)} }}\n\n{leaderboard(atlas, results)}")
-    return "\n\n".join([*parts, *shown] if shown else [*parts, "Nothing was measured yet."]) + "\n"
+    about = "Every attack measured here, by setting."
+    return page("Leaderboards", says, shown or ["Nothing was measured yet."], about)
 
 
 def leaderboard(atlas: Atlas, results: Mapping[str, Mapping[str, Any]]) -> str:
     """One setting's methods and baselines, strongest first."""
     example = next(iter(results.values()))
     headline = example["headline"]
-    higher = example.get("metrics_help", {}).get(headline, {}).get("higher_is_stronger", True)
+    higher = metric_help(example, headline).get("higher_is_stronger", True)
     names = list(dict.fromkeys(metric for result in results.values() for metric in metric_names(result)))
-    metrics = [metric for metric in names if sum(metric in r["runs"]["method"]["metrics"] for r in results.values())][:COLUMNS]
+    metrics = [metric for metric in names if any(metric in r["runs"]["method"]["metrics"] for r in results.values())][:COLUMNS]
     lines: list[tuple[float, tuple[str, ...]]] = []
     seen: set[str] = set()
     for paper, result in results.items():
         held, checked = verdicts(result)
-        entry = atlas.catalog.by_id.get(paper)
-        label = link(short_name(entry), f"papers/{paper}.md") if entry else text(paper)
+        label = named(atlas, paper)
         if checked and held < checked:
             label += f" <small>{held} of {checked} claims hold</small>"
         lines.append(line(f"**{label}**", result["runs"]["method"], metrics, headline))
@@ -61,9 +60,15 @@ def leaderboard(atlas: Atlas, results: Mapping[str, Mapping[str, Any]]) -> str:
     return block("ia-scroll ia-runs", table(head, [row for _, row in lines], "l" + "r" * (len(head) - 1)))
 
 
+def named(atlas: Atlas, paper: str) -> str:
+    """A link to a paper's page with its short name; the bare id of a result whose paper the catalog lacks."""
+    entry = atlas.catalog.by_id.get(paper)
+    return link(short_name(entry), f"papers/{paper}.md") if entry else text(paper)
+
+
 def example_of(results: Mapping[str, Mapping[str, Any]], metric: str) -> Mapping[str, Any]:
     """A result that explains a metric."""
-    return next((r for r in results.values() if metric in r.get("metrics_help", {})), next(iter(results.values())))
+    return next((r for r in results.values() if metric_help(r, metric)), next(iter(results.values())))
 
 
 def line(label: str, run: Mapping[str, Any], metrics: list[str], headline: str) -> tuple[float, tuple[str, ...]]:
@@ -75,29 +80,23 @@ def line(label: str, run: Mapping[str, Any], metrics: list[str], headline: str) 
 
 def matrix(atlas: Atlas) -> str:
     """Markdown of matrix.md: what each defense does to each attack, and what it costs."""
-    parts = [
-        front_matter(
-            "Attack × defense", hide=["navigation"], description="Which defense helps against which attack, measured."
-        ),
-        "# Attack × defense\n\nEvery defense here returns a model like the one it protects, so that every attack of its "
+    says = (
+        "Every defense here returns a model like the one it protects, so that every attack of its "
         "setting runs against it unchanged. Each cell shows what the attack recovers without and with the defense; the first "
-        f"row, what the model is worth to its owner. {badge('toy scale', 'plain', TOY)}",
-    ]
+        f"row, what the model is worth to its owner. {badge('toy scale', 'plain', TOY)}"
+    )
     found = sorted(encounters(atlas), key=lambda one: (one.setting, one.attack, one.defense))
-    for setting, group in groupby(found, key=lambda one: one.setting):
-        parts.append(f"## {text(setting.replace('_', '-'))}\n\n" + setting_matrix(atlas, list(group)))
-    if not found:
-        parts.append("No defense was measured yet.")
-    return "\n\n".join(parts) + "\n"
+    sections = [
+        f"## {text(setting.replace('_', '-'))}\n\n" + setting_matrix(atlas, list(group))
+        for setting, group in groupby(found, key=lambda one: one.setting)
+    ]
+    about = "Which defense helps against which attack, measured."
+    return page("Attack × defense", says, sections or ["No defense was measured yet."], about)
 
 
 def setting_matrix(atlas: Atlas, found: list[Encounter]) -> str:
     attacks, defenses = (list(dict.fromkeys(getattr(one, side) for one in found)) for side in ("attack", "defense"))
     cells = {(one.attack, one.defense): one for one in found}
-
-    def name(paper: str) -> str:
-        entry = atlas.catalog.by_id.get(paper)
-        return link(short_name(entry), f"papers/{paper}.md") if entry else text(paper)
 
     def change(before: float, after: float) -> str:
         return f"{number(before)} → {number(after)}"
@@ -117,24 +116,18 @@ def setting_matrix(atlas: Atlas, found: list[Encounter]) -> str:
                 else ""
             )
         metric = next(one.metric for one in found if one.attack == attack).replace("_", " ")
-        rows.append((f"{name(attack)}: {text(metric)}", *row))
-    head = ("", *(name(defense) for defense in defenses))
+        rows.append((f"{named(atlas, attack)}: {text(metric)}", *row))
+    head = ("", *(named(atlas, defense) for defense in defenses))
     return block("ia-scroll", table([cell or "&nbsp;" for cell in head], rows, "l" * len(head)))
 
 
 def gallery_page(atlas: Atlas) -> str:
     """Markdown of gallery.md: every recorded picture."""
-    matter = front_matter(
-        "Gallery",
-        hide=["navigation", "toc"],
-        description="What every attack here rebuilt, in pictures.",
-        search={"exclude": True},
-    )
     says = (
         "What the methods rebuilt, beside the private data and the baselines. Faces are rendered people who do not exist; "
         f"names and records are invented. {badge('toy scale', 'plain', TOY)}"
     )
-    parts = [matter, f"# Gallery\n\n{says}"]
+    sections = []
     for setting in VOCABULARIES["setting"]:
         cards = []
         for entry in sorted(atlas.catalog, key=lambda entry: (entry.year, entry.id)):
@@ -147,5 +140,6 @@ def gallery_page(atlas: Atlas) -> str:
                     f"- [{image}](papers/{entry.id}.md)\n\n    [**{text(short_name(entry))}**](papers/{entry.id}.md) {where}"
                 )
         if cards:
-            parts.append(f"## {text(setting)}\n\n" + block("ia-gallery ia-gallery--all", "\n\n".join(cards)))
-    return "\n\n".join(parts) + "\n"
+            sections.append(f"## {text(setting)}\n\n" + block("ia-gallery ia-gallery--all", "\n\n".join(cards)))
+    about = "What every attack here rebuilt, in pictures."
+    return page("Gallery", says, sections, about, hide=("navigation", "toc"), searched=False)

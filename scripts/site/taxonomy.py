@@ -2,13 +2,14 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from urllib.parse import quote
 
 from ..catalog import FACETS, Entry
 from ..venues import KINDS
 from ..vocabulary import VOCABULARIES
 from .atlas import Atlas, byline, short_name, title_after_name
 from .citations import cited_text
-from .markup import anchor, block, front_matter, link, number, table, term_link, term_page, text
+from .markup import anchor, block, front_matter, link, number, page, table, term_link, term_page, text
 from .paper_page import status
 
 TAXONOMY = {
@@ -30,9 +31,9 @@ TRENDS = 3  # other terms that a term's page names as its most frequent company
 
 def taxonomy(atlas: Atlas) -> dict[str, str]:
     """All pages of the taxonomy by their path in docs/."""
-    pages = {"taxonomy/index.md": taxonomy_index(atlas)}
-    for facet in FACETS:
-        used = by_term(atlas, facet)
+    by_facet = {facet: by_term(atlas, facet) for facet in FACETS}
+    pages = {"taxonomy/index.md": taxonomy_index(by_facet)}
+    for facet, used in by_facet.items():
         pages[f"taxonomy/{facet}.md"] = venues_page(used) if facet == "venue" else vocabulary_page(facet, used)
         if facet != "venue":
             for term in VOCABULARIES[facet]:
@@ -51,29 +52,27 @@ def by_term(atlas: Atlas, facet: str) -> dict[str, list[Entry]]:
 
 def browse(facet: str, term: str, label: str, up: str) -> str:
     """A link to the browser with one term chosen. The address is of the built site, so it is HTML."""
-    from urllib.parse import quote
-
     return f'<a href="{up}browse/?{facet}={quote(term)}">{text(label)}</a>'
 
 
-def taxonomy_index(atlas: Atlas) -> str:
-    """Markdown of taxonomy/index.md."""
+def taxonomy_index(by_facet: Mapping[str, Mapping[str, list[Entry]]]) -> str:
+    """Markdown of taxonomy/index.md, from the entries of each term of each vocabulary."""
     cards = []
-    for facet in FACETS:
+    for facet, used in by_facet.items():
         title, says = TAXONOMY[facet]
-        used = by_term(atlas, facet)
         terms = [term for term in VOCABULARIES[facet] if term in used]
         if facet == "venue":
             terms.sort(key=lambda term: -len(used[term]))
         shown = " ".join(term_link(facet, term, up="../") for term in terms[:SHOWN])
         more = f" [and {len(terms) - SHOWN} more]({facet}.md)" if len(terms) > SHOWN else ""
         cards.append(block("ia-card", f"### [{text(title)}]({facet}.md)\n\n{text(says)}\n\n{shown}{more}"))
-    matter = front_matter("Taxonomy", hide=["navigation", "toc"], description="The vocabularies by which papers are sorted.")
+    about = "The vocabularies by which papers are sorted."
     says = (
         "Every paper is described in the same closed vocabularies. Each term has a definition and a page of its own. The same "
         "terms filter the [browser](../browse.md) and the command line: `python -m implementations list --access label-only`."
     )
-    return f"{matter}\n# Taxonomy\n\n{says}\n\n" + block("ia-cards ia-cards--two", "\n\n".join(cards)) + "\n"
+    listed = block("ia-cards ia-cards--two", "\n\n".join(cards))
+    return page("Taxonomy", says, [listed], about, hide=("navigation", "toc"))
 
 
 def vocabulary_page(facet: str, used: Mapping[str, list[Entry]]) -> str:
@@ -84,18 +83,15 @@ def vocabulary_page(facet: str, used: Mapping[str, list[Entry]]) -> str:
         entries = used.get(term, [])
         since = str(min(entry.year for entry in entries)) if entries else ""
         rows.append((term_link(facet, term, up="../"), text(definition), str(len(entries)), since))
-    matter = front_matter(title, hide=["navigation"], description=says)
     listed = block("ia-terms", table(("Term", "Definition", "Papers", "Since"), rows, "llrr"))
-    return f"{matter}\n# {text(title)}\n\n{text(says)} All vocabularies: [taxonomy](index.md).\n\n{listed}\n"
+    return page(title, f"{text(says)} All vocabularies: [taxonomy](index.md).", [listed], says)
 
 
 def venues_page(used: Mapping[str, list[Entry]]) -> str:
     """Markdown of taxonomy/venue.md: the venues in use by kind."""
     title, says = TAXONOMY["venue"]
-    parts = [
-        front_matter(title, hide=["navigation"], description=says),
-        f"# {text(title)}\n\n{text(says)} Each number leads to the papers. All vocabularies: [taxonomy](index.md).",
-    ]
+    about = f"{text(says)} Each number leads to the papers. All vocabularies: [taxonomy](index.md)."
+    sections = []
     for kind, venues in KINDS.items():
         rows = [
             (
@@ -108,8 +104,8 @@ def venues_page(used: Mapping[str, list[Entry]]) -> str:
         ]
         if rows:
             heading = {"web": "On the web", "thesis": "Theses", "preprint": "Preprints"}.get(kind, f"{kind.capitalize()}s")
-            parts.append(f"## {heading}\n\n" + block("ia-terms", table(("Venue", "Full name", "Papers"), rows, "llr")))
-    return "\n\n".join(parts) + "\n"
+            sections.append(f"## {heading}\n\n" + block("ia-terms", table(("Venue", "Full name", "Papers"), rows, "llr")))
+    return page(title, about, sections, says)
 
 
 def term_papers_page(atlas: Atlas, facet: str, term: str, entries: list[Entry]) -> str:
