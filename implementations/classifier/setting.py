@@ -10,7 +10,6 @@ A reconstruction's `data` is (classes, K, channels, size, size) in [0, 1]: K pic
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
@@ -20,18 +19,17 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from ..common import faces
 from ..common.cache import cached
 from ..common.digits import mnist5k
-from ..common.folders import missing_data, read_pictures
 from ..common.plots import gallery
 from ..common.priors import GanConfig, public_gan
 from ..common.training import accuracy, in_batches
 from ..experiment import Metric, Reconstruction, Setting, SettingConfig, require
 from ..threat_model import Knowledge, Target, classifier_target
-from .networks import ARCHITECTURES, EvaluatorCNN
-from .victims import evaluator_network, target_network
+from .networks import ARCHITECTURES, LARGE, EvaluatorCNN, IdentityReader, SecondEvaluator
+from .victims import evaluator_network, identity_reader, target_network
 
-TREE = """  FOLDER/
-    private/<person>/*.jpg   at least 4 pictures a person: the target is trained on three quarters of them
-    public/**/*.jpg          pictures of other people: what the adversary has"""
+# Those of the renderer's identity parameters that can be read off a true picture of 32 pixels with less than half the error
+# of guessing their mean; the others (noses, ears, tilt of the eyes) mostly cannot.
+LEGIBLE = ("skin", "undertone", "face_width", "hair_tone", "hair_red", "hair_length", "fringe", "lip_colour")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,15 +41,19 @@ class ClassifierConfig(SettingConfig):
     images: int = 24  # training pictures of each
     public_identities: int = 1000  # other people, whom the adversary has pictures of
     public_images: int = 5  # pictures of each of those
+    private_data: str = "people"  # paper preset: people (folders of your own), celeba, facescrub, mnist or cifar10
+    public_data: str = "people"  # paper preset: the same, or ffhq
     public_domain: str = "private"  # private: pictures taken alike; shifted: other backgrounds, light, poses
     closeness: float = 0.0  # 0 to below 1: how far private people are drawn towards a common mean
     size: int = 32  # pixels a side
-    architecture: str = "cnn"  # of the target: cnn or softmax (regression)
+    architecture: str = "cnn"  # of the target: cnn, resnet, vgg, mlp, vit, softmax; paper: resnet152, vgg16, facenet, vit_b_16
     label_smoothing: float = 0.0  # of the target's training
     weight_decay: float = 5e-4  # of the target's training by AdamW
     epochs: int = 12  # of the target's training
     distractors: int = 100  # further people whom the evaluator tells apart, for the metric accuracy_open
-    evaluator_epochs: int = 12  # of the evaluator's training
+    evaluator_epochs: int = 12  # of both evaluators' training
+    reader_people: int = 2000  # further people, of whom a network learns to read identity parameters, three pictures each
+    reader_epochs: int = 8  # of that network's training
 
     def __post_init__(self):
         super().__post_init__()
@@ -60,7 +62,11 @@ class ClassifierConfig(SettingConfig):
             self.public_domain in ("private", "shifted"),
             f"public_domain must be private or shifted, not {self.public_domain!r}",
         )
-        require(self.architecture in ARCHITECTURES, f"architecture must be one of {', '.join(ARCHITECTURES)}")
+        known = (*ARCHITECTURES, *(LARGE if self.preset == "paper" else ()))
+        require(self.architecture in known, f"architecture must be one of {', '.join(known)}, not {self.architecture!r}")
+        private, public = ("people", "celeba", "facescrub", "mnist", "cifar10"), self.public_data
+        require(self.private_data in private, f"private_data must be one of {', '.join(private)}, not {self.private_data!r}")
+        require(public in (*private, "ffhq"), f"public_data must be one of {', '.join(private)}, ffhq, not {public!r}")
         require(self.identities >= 2, "at least two identities are needed")
 
 
@@ -72,8 +78,9 @@ class ClassifierSetting(Setting):
     headline = "accuracy_top1"
     metrics = {
         "accuracy_top1": Metric("share of reconstructions that an unseen evaluator takes for the right class"),
+        "accuracy_second": Metric("the same by a second unseen evaluator of another architecture"),
         "accuracy_open": Metric(
-            "the same where the evaluator may also answer one of 100 strangers, so that lookalikes count less"
+            "accuracy where the first evaluator may also answer one of 100 strangers, so that lookalikes count less"
         ),
         "accuracy_top5": Metric("share whose class is among the unseen evaluator's five best"),
         "target_accuracy": Metric("share that the attacked model itself takes for the right class; easily fooled"),
@@ -83,16 +90,26 @@ class ClassifierSetting(Setting):
         "fid": Metric("Fréchet distance to private pictures in evaluator features", "", False),
         "diversity": Metric("mean distance among reconstructions of one class, in evaluator features"),
     }
+    face_metrics = {
+        "identity_error": Metric(
+            "mean absolute error, as a share of their range, of eight parameters of the face (skin, hair, width, lips) as a "
+            "network reads them off the picture; rendered faces only",
+            "",
+            False,
+        ),
+    }
     utility_metrics = {"test_accuracy": Metric("the target's accuracy on new pictures of its classes", "", False)}
 
     def __init__(self, config: ClassifierConfig | None = None, device: torch.device | str = "cpu"):
         super().__init__(config, device)
-        load = self._folder if self.config.preset == "paper" else self._digits if self.config.data == "digits" else self._faces
+        load = self._real if self.config.preset == "paper" else self._digits if self.config.data == "digits" else self._faces
         private, self.public = load()
         self.private = private
         self.classes = int(private["labels"].max().item()) + 1
         self.shape = tuple(private["images"].shape[1:])
         self._all = private
+        if "identities" in private:
+            self.metrics = {**self.metrics, **self.face_metrics}
 
     # --- data
 
@@ -152,26 +169,11 @@ class ClassifierSetting(Setting):
             "evaluator_labels": torch.cat([digits[1500:], labels[~mine][:1250]]),
         }, images[~mine][1250:]
 
-    def _folder(self) -> tuple[dict[str, Tensor], Tensor]:
-        root = Path(self.config.folder)
-        people = sorted(path for path in (root / "private").glob("*") if path.is_dir())
-        if not people or not (root / "public").is_dir():
-            raise missing_data(root, TREE, "no folders of people in private/, or no public/")
-        parts: dict[str, list[Tensor]] = {"": [], "test_": [], "evaluator_": []}
-        for person in people:
-            pictures = read_pictures(person, self.config.size, self.device)
-            if len(pictures) < 4:
-                raise missing_data(person, TREE, f"only {len(pictures)} pictures")
-            cut, keep = len(pictures) // 2, max(1, len(pictures) // 8)
-            parts[""].append(pictures[: cut - keep] if cut > keep else pictures[:1])
-            parts["test_"].append(pictures[cut - keep : cut] if cut > keep else pictures[1:2])
-            parts["evaluator_"].append(pictures[cut:])
-        data = {}
-        for split, groups in parts.items():
-            data[f"{split}images"] = torch.cat(groups)
-            counts = torch.tensor([len(group) for group in groups], device=self.device)
-            data[f"{split}labels"] = torch.arange(len(groups), device=self.device).repeat_interleave(counts)
-        return data, read_pictures(root / "public", self.config.size, self.device)
+    def _real(self) -> tuple[dict[str, Tensor], Tensor]:
+        from .real_data import load
+
+        c = self.config
+        return load(c.private_data, c.folder, c.size, self.device, public=c.public_data)
 
     # --- the scenario
 
@@ -187,15 +189,36 @@ class ClassifierSetting(Setting):
         )
 
     @functools.cached_property
-    def evaluator(self) -> EvaluatorCNN:
+    def evaluator(self) -> nn.Module:
         """An unseen judge of another architecture, trained on other pictures.
 
         It knows more classes than the target: for faces `distractors` further people, for digits all ten.
         """
+        return self._judge(EvaluatorCNN, 0, seed=self.config.seed + 7)
+
+    @functools.cached_property
+    def second_evaluator(self) -> nn.Module:
+        """Another unseen judge, of a third architecture and another seed, trained on the same pictures as the first."""
+        return self._judge(SecondEvaluator, 1, seed=self.config.seed + 13)
+
+    def _judge(self, kind: type[nn.Module], place: int, seed: int) -> nn.Module:
+        """A small evaluator of that kind; beside a large target, the large architecture in that place among the others."""
         data, c = self._all, self.config
-        classes = int(data["evaluator_labels"].max().item()) + 1
-        epochs = c.evaluator_epochs
-        return evaluator_network(data["evaluator_images"], data["evaluator_labels"], classes, epochs, c.seed + 7)
+        images, labels = data["evaluator_images"], data["evaluator_labels"]
+        classes = int(labels.max().item()) + 1
+        if c.architecture in LARGE:
+            architecture = [name for name in LARGE if name != c.architecture][place]
+            return target_network(images, labels, classes, architecture, c.evaluator_epochs, 0.0, c.weight_decay, seed)
+        return evaluator_network(images, labels, classes, c.evaluator_epochs, seed, kind)
+
+    @functools.cached_property
+    def reader(self) -> IdentityReader:
+        """Reads the legible identity parameters off rendered faces; trained on people that occur nowhere else."""
+        c = self.config
+        g = c.generator(self.device, purpose=1)
+        people = faces.sample_identities(c.reader_people, g, self.device)
+        images = faces.render(people.repeat_interleave(3, 0), faces.sample_nuisances(3 * len(people), g, self.device), c.size)
+        return identity_reader(images, people[:, legible()].repeat_interleave(3, 0), c.reader_epochs, c.seed + 19)
 
     def knowledge(self) -> Knowledge:
         return Knowledge(public_images=self.public, num_classes=self.classes, image_shape=self.shape)
@@ -230,14 +253,17 @@ class ClassifierSetting(Setting):
         labels = torch.arange(classes, device=self.device).repeat_interleave(count)
         logits = in_batches(self.evaluator, images)
         features = in_batches(self.evaluator.features, images)
-        closed = logits if self.config.data == "digits" else logits[:, :classes]
-        ranks = closed.topk(5, dim=1).indices == labels[:, None]
+        second = in_batches(self.second_evaluator, images)
+        known = classes if "identities" in self.private else logits.shape[1]  # strangers are no answer, other digits are
+        closed, second = logits[:, :known], second[:, :known]
+        ranks = closed.topk(min(5, known), dim=1).indices == labels[:, None]
         private = in_batches(self.evaluator.features, self.private["images"])
         distances = torch.cdist(features, private)
         distances[labels[:, None] != self.private["labels"]] = torch.inf
         within = torch.cdist(features.view(classes, count, -1), features.view(classes, count, -1))
-        return {
+        measured = {
             "accuracy_top1": ranks[:, 0].float().mean().item(),
+            "accuracy_second": (second.argmax(dim=1) == labels).float().mean().item(),
             "accuracy_open": (logits.argmax(dim=1) == labels).float().mean().item(),
             "accuracy_top5": ranks.any(dim=1).float().mean().item(),
             "target_accuracy": accuracy(self.target.model, images, labels),
@@ -245,6 +271,11 @@ class ClassifierSetting(Setting):
             "fid": self.fid(images),
             "diversity": (within.sum() / max(1, classes * count * (count - 1))).item(),
         }
+        if "identity_error" in self.metrics:
+            read = in_batches(self.reader, images)
+            true = self.private["identities"][:, legible()][labels]
+            measured["identity_error"] = faces.identity_error(read, true).mean().item()
+        return measured
 
     def fid(self, images: Tensor) -> float:
         """Fréchet distance between all given pictures and the private ones, in the evaluator's features."""
@@ -266,6 +297,12 @@ class ClassifierSetting(Setting):
             if len(found.data) == self.classes
         }
         return gallery(rows)
+
+
+def legible() -> list[int]:
+    """The columns of LEGIBLE among the renderer's identity parameters."""
+    names = [parameter.name for parameter in faces.IDENTITY]
+    return [names.index(name) for name in LEGIBLE]
 
 
 class _Identity(nn.Identity):

@@ -2,12 +2,10 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..common.cache import cached_module
-from ..common.training import seeded_weights, train_classifier
+from .victims import trained
 
 MODULE = "implementations.classifier.students"
 
@@ -41,21 +39,14 @@ def distilled(images: Tensor, taught: Tensor, widths: Sequence[int], epochs: int
 
 
 def one_student(images: Tensor, taught: Tensor, width: int, epochs: int, seed: int) -> nn.Module:
-    def make() -> nn.Module:
-        with seeded_weights(seed):
-            return StudentCNN(images.shape[1], images.shape[-1], taught.shape[1], width)
-
-    def train(network: nn.Module) -> None:
-        random = torch.Generator(images.device).manual_seed(seed)
-        train_classifier(
-            network,
-            images,
-            taught,
-            random,
-            epochs,
-            f"a student of width {width}",
-            lr=5e-3,
-            loss=lambda network, x, y: distillation_loss(network(x), y),
-        )
-
-    return cached_module(f"student-{width}", MODULE, [images, taught, width, epochs, seed], make, train, images.device)
+    return trained(
+        f"student {width}",
+        lambda: StudentCNN(images.shape[1], images.shape[-1], taught.shape[1], width),
+        images,
+        taught,
+        epochs,
+        seed,
+        module=MODULE,
+        lr=5e-3,
+        loss=lambda network, x, y: distillation_loss(network(x), y),
+    )

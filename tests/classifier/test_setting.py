@@ -4,12 +4,21 @@ import pytest
 import torch
 from PIL import Image
 
-from implementations.classifier.networks import ARCHITECTURES, EvaluatorCNN, build
-from implementations.classifier.setting import ClassifierConfig, ClassifierSetting
+from implementations.classifier.networks import ARCHITECTURES, EvaluatorCNN, SecondEvaluator, SmallViT, build
+from implementations.classifier.setting import LEGIBLE, ClassifierConfig, ClassifierSetting, legible
 from implementations.common import faces
 from implementations.experiment import Reconstruction
 
-SMALL = {"identities": 5, "images": 6, "public_identities": 6, "public_images": 2, "size": 16, "distractors": 3}
+SMALL = {
+    "identities": 5,
+    "images": 6,
+    "public_identities": 6,
+    "public_images": 2,
+    "size": 16,
+    "distractors": 3,
+    "reader_people": 150,
+    "reader_epochs": 6,
+}
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +46,19 @@ def test_evaluator_is_another_architecture_and_knows_more_classes(setting):
     assert isinstance(setting.evaluator, EvaluatorCNN)
     assert not isinstance(setting.target.model, EvaluatorCNN)
     assert setting.evaluator.head.out_features == 8
+    assert isinstance(setting.second_evaluator, SecondEvaluator)
+    assert setting.second_evaluator.head.out_features == 8
+
+
+def test_legible_parameters_are_the_named_ones():
+    assert [faces.IDENTITY[i].name for i in legible()] == list(LEGIBLE)
+
+
+def test_identity_error_is_measured_of_faces_only(setting):
+    assert "identity_error" in setting.metrics
+    assert "identity_error" not in ClassifierSetting.metrics, "the class's own table is left alone"
+    digits = ClassifierSetting(ClassifierConfig(data="digits"), "cpu")
+    assert "identity_error" not in digits.metrics
 
 
 def test_metrics_tell_truth_from_a_mix_up(setting):
@@ -44,6 +66,8 @@ def test_metrics_tell_truth_from_a_mix_up(setting):
     right = setting.evaluate(Reconstruction(people))
     wrong = setting.evaluate(Reconstruction(people.roll(1, dims=0)))
     assert right["accuracy_top1"] > 0.7 > 0.3 > wrong["accuracy_top1"]
+    assert right["accuracy_second"] > 0.6 > 0.4 > wrong["accuracy_second"]
+    assert right["identity_error"] < wrong["identity_error"] - 0.03
     assert right["feature_distance"] < 0.01 < wrong["feature_distance"]
     assert right["fid"] == pytest.approx(wrong["fid"], rel=1e-3), "the same pictures in another order"
     assert right["diversity"] > 0
@@ -74,7 +98,19 @@ def test_architectures_give_logits(architecture):
     assert network.features(x).shape == (2, network.width)
 
 
-@pytest.mark.parametrize("wrong", [{"data": "cats"}, {"public_domain": "far"}, {"architecture": "vit"}, {"identities": 1}])
+def test_attention_of_the_transformer_is_its_forward_pass_and_sums_to_one():
+    network = SmallViT(3, 16, 7).eval()
+    tokens = torch.randn(2, 17, network.width, generator=torch.Generator("cpu").manual_seed(0), device="cpu")
+    after, weights = network.blocks[0].attend(tokens)
+    torch.testing.assert_close(after, network.blocks[0](tokens))
+    assert weights.shape == (2, 4, 17, 17)
+    torch.testing.assert_close(weights.sum(dim=3), torch.ones(2, 4, 17, device="cpu"))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"data": "cats"}, {"public_domain": "far"}, {"architecture": "lstm"}, {"architecture": "vgg16"}, {"identities": 1}],
+)
 def test_rejects_impossible_options(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         ClassifierConfig(**wrong)
