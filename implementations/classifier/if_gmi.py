@@ -150,7 +150,7 @@ def attack(oracle: WhiteBox, knowledge: Knowledge, config: IfGmiConfig) -> Recon
     parts = Disassembled(prior.generator)
     require(config.layers < len(parts.blocks), f"this generator has {len(parts.blocks) - 1} layers of features")
     labels = torch.arange(classes, device=oracle.device).repeat_interleave(config.per_class)
-    choice = PpaConfig(candidates=config.per_class, kept=1, pool=config.pool, truncation=config.truncation)
+    choice = PpaConfig(candidates=config.per_class, per_class=1, pool=config.pool, truncation=config.truncation)
     h = first_codes(oracle, prior, classes, choice, random).flatten(0, 1)
     history: dict[str, list[float]] = {"poincare": [], "target confidence": []}
     trajectory, notes = [], {"prior_seconds": prior.seconds}

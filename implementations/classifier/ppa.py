@@ -50,7 +50,7 @@ class PpaConfig(Config):
     pool: int = 2000  # random codes from which the starts are chosen; official configuration: 2000 to 5000
     truncation: float = 0.7  # factor on random codes; official configuration: psi 0.5 in the style space
     candidates: int = 6  # starts of each class; official configuration: 200
-    kept: int = 2  # results of each class after the choice; official configuration: 50
+    per_class: int = 2  # results of each class after the choice; official configuration: 50
     lr: float = 0.05  # of Adam; official configuration: 0.005 in the style space
     betas: tuple[float, float] = (0.1, 0.1)  # of Adam; official configuration: 0.1, 0.1
     steps: int = 30  # of the search; official configuration: 50 to 70
@@ -65,7 +65,7 @@ class PpaConfig(Config):
     def __post_init__(self):
         require(self.loss in ("poincare", "cross-entropy"), f"loss must be poincare or cross-entropy, not {self.loss!r}")
         require(self.selection in ("transforms", "score"), f"selection must be transforms or score, not {self.selection!r}")
-        require(1 <= self.kept <= self.candidates <= self.pool, "kept <= candidates <= pool is needed, all at least 1")
+        require(1 <= self.per_class <= self.candidates <= self.pool, "per_class <= candidates <= pool is needed, all at least 1")
         for low, high in (self.search_area, self.view_area):
             require(0 < low <= high <= 1, f"an area must be 0 < low <= high <= 1, not {low}, {high}")
         require(self.view_ratio >= 1, f"view_ratio must be at least 1, not {self.view_ratio}")
@@ -157,7 +157,7 @@ def confidence(oracle: WhiteBox, images: Tensor, labels: Tensor) -> Tensor:
 
 
 def attack(oracle: WhiteBox, knowledge: Knowledge, config: PpaConfig) -> Reconstruction:
-    """Pictures (classes, kept, c, s, s), the best first."""
+    """Pictures (classes, per_class, c, s, s), the best first."""
     public, classes = knowledge.public_images, knowledge.num_classes
     random = config.generator(oracle.device)
     options = GanConfig(steps=config.prior_steps, width=config.prior_width, seed=config.prior_seed)
@@ -170,7 +170,7 @@ def attack(oracle: WhiteBox, knowledge: Knowledge, config: PpaConfig) -> Reconst
         value = robustness(oracle, images, labels, config, random)
     else:
         value = confidence(oracle, images, labels)
-    best = value.view(classes, config.candidates).topk(config.kept, dim=1).indices
+    best = value.view(classes, config.candidates).topk(config.per_class, dim=1).indices
     rows = torch.arange(classes, device=oracle.device)[:, None]
 
     def keep(pictures: Tensor) -> Tensor:
@@ -221,11 +221,11 @@ EXPERIMENT = Experiment(
             run="shifted",
         ),
     },
-    smoke={"steps": 2, "pool": 100, "candidates": 2, "kept": 1, "views": 2},
+    smoke={"steps": 2, "pool": 100, "candidates": 2, "per_class": 1, "views": 2},
     paper_scale={
         "pool": 5000,
         "candidates": 200,
-        "kept": 50,
+        "per_class": 50,
         "lr": 0.005,
         "steps": 70,
         "truncation": 0.5,

@@ -108,7 +108,7 @@ class Bright(nn.Module):
 
 def test_starts_are_the_codes_that_the_target_likes_best():
     prior, oracle = Prior(Pictures(), nn.Identity(), 0.0), WhiteBox(Bright(), CPU)
-    config = ppa.PpaConfig(pool=200, candidates=3, kept=1, truncation=1.0)
+    config = ppa.PpaConfig(pool=200, candidates=3, per_class=1, truncation=1.0)
     first = ppa.first_codes(oracle, prior, 2, config, random(5))
     codes = prior.sample(200, random(5))
     ranked = codes[codes.sigmoid().sum(dim=1).sort(descending=True).indices]
@@ -120,7 +120,7 @@ def test_starts_are_the_codes_that_the_target_likes_best():
 def test_the_whole_attack_on_a_toy(monkeypatch, loss):
     monkeypatch.setattr(ppa, "public_gan", lambda images, options: Prior(Pictures(), nn.Identity(), 0.0))
     knowledge = Knowledge(public_images=torch.zeros(1, 1, 8, 8, device=CPU), num_classes=2)
-    config = ppa.PpaConfig(loss=loss, pool=20, candidates=3, kept=2, steps=30, lr=0.1)
+    config = ppa.PpaConfig(loss=loss, pool=20, candidates=3, per_class=2, steps=30, lr=0.1)
     found = ppa.attack(WhiteBox(Bright(), CPU), knowledge, config)
     assert found.data.shape == (2, 2, 1, 8, 8)
     assert found.data[0].mean() > 0.85
@@ -131,7 +131,7 @@ def test_the_whole_attack_on_a_toy(monkeypatch, loss):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"loss": "hinge"}, {"selection": "luck"}, {"kept": 9}, {"view_area": (0.9, 0.5)}, {"view_ratio": 0.5}, {"steps": 0}],
+    [{"loss": "hinge"}, {"selection": "luck"}, {"per_class": 9}, {"view_area": (0.9, 0.5)}, {"view_ratio": 0.5}, {"steps": 0}],
 )
 def test_rejects_impossible_settings(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong)).removeprefix("view_")):
