@@ -41,12 +41,14 @@ class ClassifierConfig(SettingConfig):
     images: int = 24  # training pictures of each
     public_identities: int = 1000  # other people, whom the adversary has pictures of
     public_images: int = 5  # pictures of each of those
-    private_data: str = "people"  # paper preset: people (folders of your own), celeba, facescrub, mnist or cifar10
-    public_data: str = "people"  # paper preset: the same, or ffhq
+    private_data: str = "people"  # paper preset: people (folders of your own), celeba, celeba_lists, facescrub, mnist, cifar10
+    public_data: str = ""  # paper preset: one of these or ffhq; empty: the usual one for the private data
+    precision: str = "bf16"  # paper preset, of large networks' training on a GPU: fp32, bf16 or fp16
+    compile: bool = False  # paper preset: torch.compile large networks for their training
     public_domain: str = "private"  # private: pictures taken alike; shifted: other backgrounds, light, poses
     closeness: float = 0.0  # 0 to below 1: how far private people are drawn towards a common mean
     size: int = 32  # pixels a side
-    architecture: str = "cnn"  # of the target: cnn, resnet, vgg, mlp, vit, softmax; paper: resnet152, vgg16, facenet, vit_b_16
+    architecture: str = "cnn"  # of the target: cnn, resnet, vgg, mlp, vit, softmax; or of LARGE
     label_smoothing: float = 0.0  # of the target's training
     weight_decay: float = 5e-4  # of the target's training by AdamW
     epochs: int = 12  # of the target's training
@@ -64,9 +66,6 @@ class ClassifierConfig(SettingConfig):
         )
         known = (*ARCHITECTURES, *(LARGE if self.preset == "paper" else ()))
         require(self.architecture in known, f"architecture must be one of {', '.join(known)}, not {self.architecture!r}")
-        private, public = ("people", "celeba", "facescrub", "mnist", "cifar10"), self.public_data
-        require(self.private_data in private, f"private_data must be one of {', '.join(private)}, not {self.private_data!r}")
-        require(public in (*private, "ffhq"), f"public_data must be one of {', '.join(private)}, ffhq, not {public!r}")
         require(self.identities >= 2, "at least two identities are needed")
 
 
@@ -184,9 +183,14 @@ class ClassifierSetting(Setting):
     def train_target(self) -> nn.Module:
         """The undefended network, trained on the private pictures."""
         c, data = self.config, self._all
-        return target_network(
-            data["images"], data["labels"], self.classes, c.architecture, c.epochs, c.label_smoothing, c.weight_decay, c.seed
-        )
+        return self._trained(data["images"], data["labels"], self.classes, c.architecture, c.epochs, c.label_smoothing, c.seed)
+
+    def _trained(
+        self, images: Tensor, labels: Tensor, classes: int, architecture: str, epochs: int, label_smoothing: float, seed: int
+    ) -> nn.Module:
+        plan = {"precision": self.config.precision, "compile": self.config.compile}
+        decay = self.config.weight_decay
+        return target_network(images, labels, classes, architecture, epochs, label_smoothing, decay, seed, plan)
 
     @functools.cached_property
     def evaluator(self) -> nn.Module:
@@ -208,7 +212,7 @@ class ClassifierSetting(Setting):
         classes = int(labels.max().item()) + 1
         if c.architecture in LARGE:
             architecture = [name for name in LARGE if name != c.architecture][place]
-            return target_network(images, labels, classes, architecture, c.evaluator_epochs, 0.0, c.weight_decay, seed)
+            return self._trained(images, labels, classes, architecture, c.evaluator_epochs, 0.0, seed)
         return evaluator_network(images, labels, classes, c.evaluator_epochs, seed, kind)
 
     @functools.cached_property
@@ -219,6 +223,10 @@ class ClassifierSetting(Setting):
         people = faces.sample_identities(c.reader_people, g, self.device)
         images = faces.render(people.repeat_interleave(3, 0), faces.sample_nuisances(3 * len(people), g, self.device), c.size)
         return identity_reader(images, people[:, legible()].repeat_interleave(3, 0), c.reader_epochs, c.seed + 19)
+
+    def prepare(self) -> None:
+        """Trains target and both evaluators. Several processes of one launch train together, so all must come here."""
+        _ = self.target, self.evaluator, self.second_evaluator
 
     def knowledge(self) -> Knowledge:
         return Knowledge(public_images=self.public, num_classes=self.classes, image_shape=self.shape)

@@ -3,7 +3,8 @@
 Kept apart from the setting so that their cache survives edits there.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -52,12 +53,13 @@ def target_network(
     label_smoothing: float,
     weight_decay: float,
     seed: int,
+    plan: Mapping[str, Any] = MappingProxyType({}),
 ) -> nn.Module:
-    """A trained target for pictures (N, C, S, S) in [0, 1] and labels (N,)."""
+    """A trained target for pictures (N, C, S, S) in [0, 1] and labels (N,); `plan` counts for large networks only."""
     if architecture in LARGE:
         from .large_victims import large_network
 
-        return large_network(images, labels, classes, architecture, epochs, label_smoothing, weight_decay, seed)
+        return large_network(images, labels, classes, architecture, epochs, label_smoothing, weight_decay, seed, plan)
     return trained(
         f"target {architecture}",
         lambda: build(architecture, images.shape[1], images.shape[-1], classes),

@@ -78,11 +78,12 @@ def imports(module: str) -> frozenset[str]:
 
 def closure(module: str) -> list[str]:
     """The module and every project module it needs, sorted; those that can't move a recorded number are left out."""
+    left_out = PRESENTATION if module in PAPER_SCALE else PRESENTATION | PAPER_SCALE
     seen: set[str] = set()
     todo = [module]
     while todo:
         name = todo.pop()
-        if name not in seen and name not in PRESENTATION | PAPER_SCALE:
+        if name not in seen and name not in left_out:
             seen.add(name)
             todo.extend(imports(name))
     return sorted(seen)
