@@ -12,7 +12,8 @@ arrived at. Loss, start and random crops are those of Plug & Play.
 Mathematics. Let $G = G_L \circ \dots \circ G_1$ and $f_i^0$ the features that the search of layer $i - 1$ arrived at. Then
 layer $i$ is searched inside a ball:
 
-$$\hat f_i = \arg\min_{f}\; L\big(F(G_L \circ \dots \circ G_{i+1}(f)),\, y\big) \quad \text{subject to} \quad \|f - f_i^0\|_1 \le r_i.$$
+$$\hat f_i = \arg\min_{f}\; L\big(F(G_L \circ \dots \circ G_{i+1}(f)),\, y\big)
+\quad \text{subject to} \quad \|f - f_i^0\|_1 \le r_i.$$
 
 Deviations
 1. A small GAN trained on the public pictures stands for StyleGAN2. It has no styles that enter every block, so that only

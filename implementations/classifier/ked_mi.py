@@ -10,8 +10,8 @@ features that the target tells its classes by, and an entropy term asks that its
 fits a normal distribution of codes to each class instead of one code: gradients pass through its samples by the
 reparameterisation trick, so that what is found is good all around and gives many pictures of the class.
 
-Mathematics. The discriminator's logits $l_k$ give $D(x) = Z / (Z + 1)$ with $Z = \sum_k e^{l_k(x)}$. With the target's soft labels
-$T(x)$, features $f$ and entropy $H$ (Sec. 3.1):
+Mathematics. The discriminator's logits $l_k$ give $D(x) = Z / (Z + 1)$ with $Z = \sum_k e^{l_k(x)}$. With the target's soft
+labels $T(x)$, features $f$ and entropy $H$ (Sec. 3.1):
 
 $$L_D = -\mathbb E\Big[\sum_k T_k(x) \log p_D(k \mid x)\Big] - \tfrac12\, \mathbb E\big[\log D(x) + \log(1 - D(G(z)))\big],$$
 
@@ -19,14 +19,15 @@ $$L_G = \big\|\mathbb E f(x) - \mathbb E f(G(z))\big\|_1 + \lambda_h\, \mathbb E
 
 For each class a distribution of codes is fitted (Sec. 3.2):
 
-$$\min_{\mu, \sigma}\; \mathbb E_{\epsilon \sim \mathcal N(0, I)} \big[L_{prior}(\sigma \epsilon + \mu) + \lambda\, L_{id}(\sigma \epsilon + \mu)\big].$$
+$$\min_{\mu, \sigma}\; \mathbb E_{\epsilon \sim \mathcal N(0, I)}
+\big[L_{prior}(\sigma \epsilon + \mu) + \lambda\, L_{id}(\sigma \epsilon + \mu)\big].$$
 
 Deviations
 1. The discriminator is smaller and has spectral instead of instance normalisation in its convolutions, as the GAN of
    `common.priors` has; its batches serve as labelled and as unlabelled pictures at once (both are public anyway), and it is
-   updated once a step of the generator (official code: 5 times).
+   updated once a step of the generator (official code: 5 times; at equal cost that made worse pictures here).
 2. Public pictures are shifted by up to one pixel in training, and the generator is an exponential moving average, both as in
-   `common.priors`, with which the ablation `general_prior` is trained on as many batches.
+   `common.priors`, with which the variant `general_prior` is trained on as many batches.
 3. The entropy is a mean over the batch; the official code sums it (weight 0.0001, batch 64: 0.0064 on the mean).
 4. In each step every class draws `per_class` codes (official code: one), so that the ablation `points`, which moves as many
    codes on their own, costs exactly as much. Both move by Adam (official code: points by Nesterov's method, clipped).
@@ -68,6 +69,7 @@ class KedMiConfig(Config):
     per_class: int = 4  # codes drawn of each class in each step, and pictures in the end; official code: 1, and 5
     label_weight: float = 1.0  # of the target's soft labels in the discriminator's loss; official code: 1; 0: none
     entropy_weight: float = 0.0064  # lambda_h, of the mean entropy of generated pictures; official code: 0.0064
+    judge_steps: int = 1  # updates of the discriminator for each of the generator; official code: 5
     kernels: int = 16  # minibatch discrimination: numbers of similarities; official code: 64
     prior_steps: int = 1200  # generator updates of the GAN on public pictures
     prior_width: int = 12  # channels of the GAN's finest layer
@@ -159,7 +161,7 @@ def inversion_gan(oracle: WhiteBox, images: Tensor, classes: int, config: KedMiC
         trained = train_inversion_gan(networks, oracle, images, options, config)
         return {**trained, "seconds": torch.tensor([time.perf_counter() - start], device=device)}
 
-    own = [config.label_weight, config.entropy_weight, config.kernels]
+    own = [config.label_weight, config.entropy_weight, config.kernels, config.judge_steps]
     key = [dataclasses.asdict(options), own, classes, content_hash(images), fingerprint(oracle.model)]
     state = cached(f"inversion-gan-{size}px", __name__, key, build, device)
     seconds = state.pop("seconds").item()
@@ -181,18 +183,19 @@ def train_inversion_gan(
         fade = min(1.0, 2.0 * (1 - step / options.steps))
         for group, lr in ((optimizer_g, options.lr_generator), (optimizer_d, options.lr_discriminator)):
             group.param_groups[0]["lr"] = lr * fade
-        chosen = torch.randint(len(images), (options.batch,), generator=random, device=images.device)
-        real = jitter(images[chosen], random, 1)
-        codes = torch.randn(2, options.batch, options.latent, generator=random, device=images.device)
-        with torch.no_grad():
-            soft_labels, fake = oracle(real).softmax(dim=1), make(codes[0])
-        loss_d = discriminator_loss(judge(real), judge(fake), soft_labels, config.label_weight)
-        optimizer_d.zero_grad()
-        loss_d.backward()
-        optimizer_d.step()
+        codes = torch.randn(config.judge_steps + 1, options.batch, options.latent, generator=random, device=images.device)
+        for drawn in codes[1:]:
+            chosen = torch.randint(len(images), (options.batch,), generator=random, device=images.device)
+            real = jitter(images[chosen], random, 1)
+            with torch.no_grad():
+                soft_labels, fake = oracle(real).softmax(dim=1), make(drawn)
+            loss_d = discriminator_loss(judge(real), judge(fake), soft_labels, config.label_weight)
+            optimizer_d.zero_grad()
+            loss_d.backward()
+            optimizer_d.step()
         with torch.no_grad():
             wanted = judge.features(real)
-        features = judge.features(make(codes[1]))
+        features = judge.features(make(codes[0]))
         loss_g = generator_loss(wanted, features, judge.classify(features), config.entropy_weight)
         optimizer_g.zero_grad()
         loss_g.backward()
@@ -275,17 +278,17 @@ EXPERIMENT = Experiment(
     attack=attack,
     knowledge=("public-images", "num-classes"),
     ablations={
-        "general_prior": Run(says="GMI's prior: a GAN that knows nothing of the target", config={"prior": "general"}),
-        "points": Run(says="as many single codes, each moved for itself", config={"recovery": "point"}),
-    },
-    variants={
-        "general_prior_narrow": Run(
-            says="GMI's prior with the start that suits it better: narrower distributions",
-            config={"prior": "general", "start_log_variance": -2.0},
-        ),
         "no_labels": Run(
             says="the same GAN without the target: no soft labels, no entropy",
             config={"label_weight": 0.0, "entropy_weight": 0.0},
+        ),
+        "points": Run(says="as many single codes, each moved for itself", config={"recovery": "point"}),
+    },
+    variants={
+        "general_prior": Run(says="GMI's prior: another GAN, which knows nothing of the target", config={"prior": "general"}),
+        "general_prior_narrow": Run(
+            says="GMI's prior with the start that suits it better: narrower distributions",
+            config={"prior": "general", "start_log_variance": -2.0},
         ),
         "points_from_centre": Run(
             says="a single code from where the distribution starts: its mean without its spread",
@@ -294,18 +297,17 @@ EXPERIMENT = Experiment(
     },
     claims={
         "target-labels-improve-the-prior": Claim(
-            check=lambda method, runs: (
-                method["accuracy_top1"] >= runs["general_prior"]["accuracy_top1"] + 0.03
-                and method["accuracy_top1"] >= runs["general_prior_narrow"]["accuracy_top1"] + 0.03
+            check=lambda method, runs: all(
+                method[judge] >= runs["no_labels"][judge] + 0.03 for judge in ("accuracy_top1", "accuracy_second")
             ),
-            ablation="general_prior",
+            ablation="no_labels",
             not_reproduced=(
-                "Which prior wins depends here on how wide the distributions of codes start. With the official code's first "
-                "log-variance of 1 the inversion-specific GAN is far ahead, with this run's -1 the two are close, with -2 "
-                "GMI's prior is ahead and better than anything the inversion-specific GAN gave (compared on seeds 10 and 11). "
-                "At this size feature matching makes poorer pictures than the hinge loss of GMI's prior, which may hide what "
-                "the labels add; no_labels is the same GAN without them. Losses were compared with the official code, and an "
-                "adversarial term beside feature matching did not help."
+                "The two evaluators disagree: with the target's labels in the GAN's training the first recognises more of the "
+                "pictures than without (no_labels), the second does not. Which of the two priors wins also depends on how "
+                "wide the distributions start, and GMI's prior, another kind of GAN, does as well (general_prior). At "
+                "this size feature matching makes poor pictures, with labels or without, which may hide what they add. Losses "
+                "were compared with the official code; an adversarial term beside feature matching, or five updates of the "
+                "discriminator for each of the generator, as there, with fewer of these, made no better pictures."
             ),
         ),
         "distribution-beats-point": Claim(

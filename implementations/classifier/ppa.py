@@ -65,7 +65,9 @@ class PpaConfig(Config):
     def __post_init__(self):
         require(self.loss in ("poincare", "cross-entropy"), f"loss must be poincare or cross-entropy, not {self.loss!r}")
         require(self.selection in ("transforms", "score"), f"selection must be transforms or score, not {self.selection!r}")
-        require(1 <= self.per_class <= self.candidates <= self.pool, "per_class <= candidates <= pool is needed, all at least 1")
+        require(
+            1 <= self.per_class <= self.candidates <= self.pool, "per_class <= candidates <= pool is needed, all at least 1"
+        )
         for low, high in (self.search_area, self.view_area):
             require(0 < low <= high <= 1, f"an area must be 0 < low <= high <= 1, not {low}, {high}")
         require(self.view_ratio >= 1, f"view_ratio must be at least 1, not {self.view_ratio}")
