@@ -216,6 +216,12 @@ EXPERIMENT = Experiment(
         "robust-choice-beats-score": Claim(
             check=lambda method, runs: method["accuracy_open"] >= runs["plain_score"]["accuracy_open"] + 0.02,
             ablation="plain_score",
+            not_reproduced=(
+                "Two of six results of each class are chosen here (official configuration: 50 of 200), and the choice by "
+                "transformed views finds no more recognisable ones than the choice by the plain score: after the search with "
+                "the Poincaré loss and random crops most of the six are right already. Weaker and stronger crops in the views, "
+                "and public pictures of another domain, gave the same picture (on seeds 10 and 11)."
+            ),
         ),
         "works-under-shift": Claim(
             check=lambda method, runs: method["accuracy_open"] >= runs["shifted_without"]["accuracy_open"] + 0.05,
