@@ -26,7 +26,8 @@ by a sigmoid of slope $\alpha$, while the values stay those of ReLU.
 Deviations
 1. Adam with steps that fall along a cosine replaces SGD with momentum 0.9: one setting of the steps then does for pictures
    and multipliers, and 1,000 updates suffice. The official repository runs 50,000 and finds step, $\lambda_{\min}$, $\alpha$
-   and the scale of the first candidates by a random search of many runs; ours were chosen by hand on seed 10 and confirmed on seed 11.
+   and the scale of the first candidates by a random search of many runs; ours were chosen by hand on seed 10 and confirmed
+   on seed 11.
 2. The target has 12 x 12 pixels, two times 300 neurons and 20 pictures instead of 28 x 28, two times 1,000 and 500. Its
    training takes larger steps as the loss falls (see `margin_setting`), down to a loss near 1e-9. It is then multiplied by
    a constant that brings its margins to about 1: a homogeneous network decides the same, and the multipliers are of the
