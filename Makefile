@@ -15,7 +15,7 @@ export NO_MKDOCS_2_WARNING ?= 1
 export HF_HUB_OFFLINE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve site test test-fast browser lint check fmt results notebooks new-paper import exports catalog-report bench-site clean
+.PHONY: help setup serve site test test-fast browser lint check fmt results notebooks new-paper import exports catalog-report bench-site bench-classifier clean
 
 help:  ## what there is to type
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -84,6 +84,10 @@ catalog-report: $(STAMP)  ## how good the catalog's data are, and what could be 
 bench-site: $(STAMP)  ## time, memory and sizes of builds with 600, 2,500 and 10,000 more entries; takes minutes
 	$(BIN)/python scripts/bench_browser.py
 	$(BIN)/python scripts/bench_site.py
+
+bench-classifier: $(STAMP)  ## time inversion in one batch against a loop over classes and a toolbox; takes minutes
+	$(BIN)/python -m pip install --quiet -e '.[bench]'
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/bench_classifier.py
 
 clean:  ## remove the environment and what was built
 	rm -rf $(VENV) site build docs/assets/vendor *.egg-info .pytest_cache .ruff_cache .hypothesis

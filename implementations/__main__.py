@@ -167,14 +167,11 @@ class RunOptions:
 
 
 def run_paper(paper: str, words: Sequence[str]) -> int:
-    """Parses flags made from the method's Config, runs it against its baselines, prints a table, writes picture and numbers."""
+    """Parses flags made from the method's Config and runs it against its baselines, under torchrun on several GPUs."""
     import tyro
 
-    from .common.cache import write_atomically
-    from .common.progress import progress
-    from .experiment import run_experiment, run_names
+    from .common.large_training import launched, place
     from .registry import find
-    from .results import picture, shown
 
     experiment = find_paper(paper, find)
     scale = experiment.paper_scale if asks_for_paper_scale(words) else {}
@@ -197,7 +194,22 @@ def run_paper(paper: str, words: Sequence[str]) -> int:
     options = tyro.cli(Options, args=list(words), prog=f"python -m implementations run {paper}", description=description)
     if options.run.scale not in ("quick", "paper"):
         raise nearest(options.run.scale, ["quick", "paper"], "scale")
-    setting = experiment.setting(options.setting, checked_device(options.run.device))
+    with launched(checked_device(options.run.device)) as device:
+        setting = experiment.setting(options.setting, device)
+        if place()[1] > 1 and hasattr(setting, "prepare"):
+            setting.prepare()  # several GPUs train together; what follows needs one
+        rank = place()[0]
+    return 0 if rank else report_run(experiment, setting, options)
+
+
+def report_run(experiment: Any, setting: Any, options: Any) -> int:
+    """Measures the chosen runs, prints the table, writes picture and numbers."""
+    from .common.cache import write_atomically
+    from .common.progress import progress
+    from .experiment import run_experiment, run_names
+    from .results import picture, shown
+
+    paper = experiment.paper
     names = list(options.run.only) or run_names(experiment, setting)
     for name in names:
         if name not in run_names(experiment, setting):

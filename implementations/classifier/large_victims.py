@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..common.large_training import Plan, cached_large_module, train_large
+from ..common.large_training import Plan, cached_large_module, place, train_large
 from ..common.training import seeded_weights
 from .large_networks import build_large
 
@@ -24,12 +24,15 @@ def large_network(
     options: Mapping[str, Any],
 ) -> nn.Module:
     """A trained network for pictures (N, C, S, S) in [0, 1] and labels (N,); `options` are further fields of `Plan`."""
+    world = place()[1]
+    recipe = {"optimizer": "adamw", "lr": 3e-4} if architecture == "vit_b_16" else {}  # transformers do poorly with plain SGD
     plan = Plan(
         epochs=epochs,
         label_smoothing=label_smoothing,
         weight_decay=weight_decay,
         mirror=images.shape[1] == 3,  # digits must not be mirrored
-        batch=min(64, len(images)),
+        batch=min(64, len(images)) // world * world,  # to be shared evenly
+        **recipe,
         **options,
     )
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
+from implementations.classifier import evidence
 from implementations.classifier.networks import ARCHITECTURES, EvaluatorCNN, SecondEvaluator, SmallViT, build
 from implementations.classifier.setting import LEGIBLE, ClassifierConfig, ClassifierSetting, legible
 from implementations.common import faces
@@ -48,6 +49,13 @@ def test_evaluator_is_another_architecture_and_knows_more_classes(setting):
     assert setting.evaluator.head.out_features == 8
     assert isinstance(setting.second_evaluator, SecondEvaluator)
     assert setting.second_evaluator.head.out_features == 8
+
+
+def test_nearest_private_picture_is_of_the_class_and_the_nearest(setting):
+    people = setting.private["images"].view(5, 6, 3, 16, 16)
+    assert torch.equal(evidence.nearest_private(setting, people[:, 2]), people[:, 2])
+    others = evidence.nearest_private(setting, people[:, 2].roll(1, dims=0))
+    assert all((people[c] == others[c]).flatten(1).all(dim=1).any() for c in range(5)), "of its own class in any case"
 
 
 def test_legible_parameters_are_the_named_ones():
@@ -139,6 +147,8 @@ def test_a_folder_of_ones_own(tmp_path):
 
 def test_a_folder_with_too_few_pictures_is_named(tmp_path):
     picture(tmp_path / "private" / "ada" / "0.png", (1, 1, 1))
+    for number in range(4):
+        picture(tmp_path / "private" / "bob" / f"{number}.png", (2, 2, 2))
     (tmp_path / "public").mkdir()
     with pytest.raises(FileNotFoundError, match=r"ada.*only 1 pictures(.|\n)*private/<person>"):
         ClassifierSetting(ClassifierConfig(preset="paper", folder=str(tmp_path)), "cpu")
