@@ -158,7 +158,7 @@ EXPERIMENT = Experiment(
         "no_noise": Run(says="privacy taken out: clipped gradients without noise", options=CLIPPED),
     },
     variants={
-        "private": Run(says="clipped, noisy gradients", options={**CLIPPED, "noise": 2.0}),
+        "noisy": Run(says="clipped, noisy gradients", options={**CLIPPED, "noise": 2.0}),
         "weak_noise": Run(says="a fiftieth of the noise: hardly any privacy", options={**CLIPPED, "noise": 0.04}),
     },
     claims={
@@ -177,7 +177,7 @@ EXPERIMENT = Experiment(
                 and method["model_accuracy"] >= runs["method"]["model_accuracy"] - 0.05
             ),
             ablation="no_noise",
-            run="private",
+            run="noisy",
         ),
     },
     smoke={"shadows": 8, "epochs": 1, "width": 4, "batch": 4},
