@@ -55,3 +55,9 @@ def test_closure_follows_imports_and_leaves_out_presentation():
     assert "implementations.classifier.setting" in needed
     assert "implementations.common.plots" not in needed
     assert provenance.code_hash("implementations.classifier.gmi") != provenance.code_hash("implementations.classifier.mid")
+
+
+def test_what_only_paper_presets_run_makes_no_recorded_result_stale():
+    assert not provenance.PAPER_SCALE & set(provenance.closure("implementations.classifier.setting"))
+    large = set(provenance.closure("implementations.classifier.large_victims"))
+    assert {"implementations.classifier.large_victims", "implementations.classifier.large_networks"} <= large

@@ -153,6 +153,16 @@ def test_leaderboards_order_by_headline(atlas):
     assert "toy scale" in page
 
 
+def test_methods_in_scenarios_of_their_own_get_tables_of_their_own(atlas):
+    page = rankings.leaderboards(atlas)
+    classifier = page[page.index("## classifier") :]
+    classifier = classifier[: classifier.index("\n## ")]
+    common, own = classifier.split("In a scenario of its own, by *success*:")
+    assert "papers/gmi.md" in common
+    assert "papers/balle2022_informed.md" in own.split("In a scenario of its own")[0]
+    assert "papers/gmi.md" not in own
+
+
 def test_matrix_shows_every_measured_pair(atlas):
     page = rankings.matrix(atlas)
     pairs = measured.encounters(atlas)

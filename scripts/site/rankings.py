@@ -31,9 +31,22 @@ def leaderboards(atlas: Atlas) -> str:
             if result["setting"].replace("_", "-") == setting and result.get("headline") in result["runs"]["method"]["metrics"]
         }
         if results:
-            shown.append(f"## {text(setting)} {{ #{anchor(setting)} }}\n\n{leaderboard(atlas, results)}")
+            shown.append(f"## {text(setting)} {{ #{anchor(setting)} }}\n\n{setting_leaderboards(atlas, results)}")
     about = "Every attack measured here, by setting."
     return page("Leaderboards", says, shown or ["Nothing was measured yet."], about)
+
+
+def setting_leaderboards(atlas: Atlas, results: Mapping[str, Mapping[str, Any]]) -> str:
+    """The setting's table, then one for each scenario of its own that some methods need and that has another headline."""
+    groups: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for paper, result in results.items():
+        groups.setdefault(result["headline"], {})[paper] = result
+    common, *others = sorted(groups.values(), key=len, reverse=True)
+    tables = [leaderboard(atlas, common)]
+    for group in others:
+        headline = next(iter(group.values()))["headline"].replace("_", " ")
+        tables += [f"In a scenario of its own, by *{text(headline)}*:", leaderboard(atlas, group)]
+    return "\n\n".join(tables)
 
 
 def leaderboard(atlas: Atlas, results: Mapping[str, Mapping[str, Any]]) -> str:
