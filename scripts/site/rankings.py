@@ -18,9 +18,10 @@ def leaderboards(atlas: Atlas) -> str:
     """Markdown of leaderboards.md: a table a setting."""
     toy = badge("toy scale", "plain", TOY)
     says = (
-        "Every attack that runs here, on the common scenario of its setting, ordered by the setting's "
-        f"headline metric. {toy} All numbers are medians over three seeds of the method on embedded data and small models. "
-        "They compare ideas on equal terms and say nothing about the papers' own scale. How to read them: "
+        "Every attack that runs here, by setting, ordered by its headline metric. Where a paper is about another scenario "
+        "(public pictures of another kind, another target, fewer queries) it was measured in that one; its page says so. "
+        f"{toy} All numbers are medians over three seeds of the method on embedded data and small models. "
+        "They compare ideas on one bench and say nothing about the papers' own scale. How to read them: "
         "[about](about.md#numbers)."
     )
     shown = []
