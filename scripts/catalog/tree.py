@@ -21,6 +21,7 @@ except ImportError:  # PyYAML without libyaml: the same events, slower
 MAX_BYTES = 20_000_000
 MAX_DEPTH = 12  # the model needs 6
 MAX_NODES = 1_500_000  # 5,000 full entries have 600,000
+TOO_DEEP = f"nested too deeply: at most {MAX_DEPTH} levels are allowed"
 PLAIN_ONLY = "plain YAML only: no anchors, aliases, merge keys, tags or directives; write the value out"
 # what YAML forbids, and what its parser takes for a line break where editors do not
 FORBIDDEN = re.compile("[^\t\n\r\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
@@ -88,7 +89,8 @@ def parse(text: str, file: str) -> tuple[Node | None, list[Problem]]:
         start = f" (begun on line {error.context_mark.line + 1})" if error.context_mark else ""
         lines = text.splitlines()
         found = shown(lines[line - 1].strip()) if line <= len(lines) else "the end of the file"
-        message = f"broken YAML at column {column}: {what}{start}"
+        # libyaml has a limit of its own, which brackets can meet before the first of them becomes an event
+        message = TOO_DEEP if "nesting depth" in what else f"broken YAML at column {column}: {what}{start}"
         problems.append(Problem(file, line, "", "", found, message))
     except yaml.YAMLError as error:
         problems.append(Problem(file, 1, "", "", "", f"broken YAML: {' '.join(str(error).split())}"))
@@ -123,7 +125,7 @@ def _build(loader: Loader, file: str, problems: list[Problem]) -> Node | None:
             stack.append((node, children))
             children = []
             if len(stack) > MAX_DEPTH:
-                report(event, f"{len(stack)} levels", f"nested too deeply: at most {MAX_DEPTH} levels are allowed")
+                report(event, f"{len(stack)} levels", TOO_DEEP)
                 return None
         elif kind is yaml.MappingEndEvent or kind is yaml.SequenceEndEvent:
             node, outer = stack.pop()
