@@ -21,11 +21,17 @@ from torch import Tensor, nn
 from torchvision import models
 from torchvision.models import VisionTransformer
 
+from ..common.bounded import bounded
 from ..experiment import require
 
 
 class LargeNetwork(nn.Module):
-    """A trunk (B, channels, size, size) in [-1, 1] to (B, width), and a linear layer. `forward` gives logits (B, classes)."""
+    """A trunk (B, channels, size, size) in [-1, 1] to (B, width), and a linear layer. `forward` gives logits (B, classes).
+
+    `memory` bounds the bytes of activations that a batch may leave in evaluation mode; None is half of what a GPU has free.
+    """
+
+    memory: int | None = None
 
     def __init__(self, trunk: nn.Module, width: int, classes: int):
         super().__init__()
@@ -34,7 +40,7 @@ class LargeNetwork(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """What the last layer reads: pictures in [0, 1] to (B, width)."""
-        return self.trunk(x * 2 - 1)
+        return bounded(self.trunk, x * 2 - 1, self.memory)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.features(x))

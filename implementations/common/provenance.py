@@ -25,6 +25,7 @@ PAPER_SCALE = {  # only the `paper` presets run these, and recorded results are 
     "implementations.classifier.large_victims",
     "implementations.classifier.large_networks",
     "implementations.common.large_training",
+    "implementations.common.bounded",
 }
 
 
