@@ -15,7 +15,7 @@ export NO_MKDOCS_2_WARNING ?= 1
 export HF_HUB_OFFLINE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve site test test-fast browser lint check fmt results notebooks new-paper import exports catalog-report bench-site bench-classifier clean
+.PHONY: help setup serve site test test-fast browser lint check fmt results leaderboard notebooks new-paper import exports catalog-report bench-site bench-classifier clean
 
 help:  ## what there is to type
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -55,6 +55,7 @@ check: lint  ## catalog, lint, staleness; seconds
 	$(BIN)/python -m scripts.catalog format --check
 	$(BIN)/python -m scripts.catalog schema --check
 	$(BIN)/python -m implementations.results --check
+	$(BIN)/python -m implementations.leaderboard --check
 	$(BIN)/python -m scripts.notebooks check
 
 fmt: $(STAMP)  ## format code and papers.yaml, export the schema
@@ -65,6 +66,9 @@ fmt: $(STAMP)  ## format code and papers.yaml, export the schema
 
 results: $(STAMP)  ## measure and record: ID=gmi, or all that are stale
 	$(BIN)/python -m implementations.results $(ID)
+
+leaderboard: $(STAMP)  ## measure classifier attacks on equal terms: ID=gmi, or all that are stale
+	$(BIN)/python -m implementations.leaderboard $(ID)
 
 notebooks: $(STAMP)  ## run notebooks: ID=gmi, or all that are stale
 	$(BIN)/python -m scripts.notebooks run $(ID)

@@ -12,7 +12,7 @@ import yaml
 from ..catalog import FACETS, Catalog, Entry, load
 from ..vocabulary import VOCABULARIES
 from .modules import Module, read_modules, read_settings
-from .recorded import read_pictures, read_results
+from .recorded import read_leaderboard, read_pictures, read_results
 
 BRANCH = "main"
 RELATIONS = {
@@ -38,6 +38,7 @@ class Atlas:
     modules: Mapping[str, Module] = field(default_factory=dict)
     settings: Mapping[str, str] = field(default_factory=dict)
     results: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    leaderboard: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     pictures: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     notebooks: frozenset[str] = frozenset()
     histories: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
@@ -94,6 +95,7 @@ def read_atlas(root: Path, docs: Path, repo_url: str) -> Atlas:
         modules=read_modules(root / "implementations"),
         settings=read_settings(root / "implementations"),
         results=read_results(docs / "results"),
+        leaderboard=read_leaderboard(docs / "results"),
         pictures=read_pictures(docs / "results"),
         notebooks=frozenset(path.stem for path in (docs / "notebooks").glob("*.ipynb")),
         histories=read_histories(docs / "histories.yaml"),

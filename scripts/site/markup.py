@@ -196,10 +196,10 @@ def as_given(value: float) -> str:
     return f"{value:,.0f}" if float(value).is_integer() and abs(value) < 1e15 else f"{value:.10g}"
 
 
-def measured(spread: Mapping[str, Any] | None) -> str:
-    """A median over seeds with its spread, such as 0.934 ± 0.012."""
+def measured(spread: Mapping[str, Any] | None, centre: str = "median") -> str:
+    """A median (or mean) over seeds with its spread, such as 0.934 ± 0.012."""
     if not spread:
         return ""
-    median, std = spread["median"], spread.get("std", 0.0)
+    std = spread.get("std", 0.0)
     several = len(spread.get("values", ())) > 1
-    return number(median) + (f" <small>± {number(std)}</small>" if several and std else "")
+    return number(spread[centre]) + (f" <small>± {number(std)}</small>" if several and std else "")

@@ -29,6 +29,21 @@ def read_results(folder: Path) -> dict[str, dict[str, Any]]:
     return {path.stem: read_result(path) for path in sorted(folder.glob("*.json"))}
 
 
+def read_leaderboard(folder: Path) -> dict[str, dict[str, Any]]:
+    """Every docs/results/leaderboard/<id>.json by id. Raises ValueError naming the file for one that is no such record."""
+    found = {}
+    for path in sorted((folder / "leaderboard").glob("*.json")):
+        again = f"record it again with make leaderboard ID={path.stem}"
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}: not JSON ({error}); {again}") from error
+        if not isinstance(record, dict) or record.get("paper") != path.stem or not isinstance(record.get("tracks"), dict):
+            raise ValueError(f"{path}: not a record of {path.stem} in the leaderboard; {again}")
+        found[path.stem] = record
+    return found
+
+
 def read_pictures(folder: Path) -> dict[str, tuple[int, int]]:
     """Width and height of every docs/results/<id>.png by id."""
     found = {}
