@@ -163,6 +163,45 @@ def test_methods_in_scenarios_of_their_own_get_tables_of_their_own(atlas):
     assert "papers/gmi.md" not in own
 
 
+def on_equal_terms(paper, value, rows=None):
+    """A record of the leaderboard in which `paper` reaches `value` on all tracks."""
+
+    def spread(mean):
+        return {"median": 0.0, "mean": mean, "std": 0.01, "values": [mean] * 3}
+
+    found = {
+        name: {"metrics": {"fid": spread(9.0), "accuracy_top1": spread(one)}, "queries": 1200, "seconds": 3.5}
+        for name, one in (rows or {paper: value}).items()
+    }
+    return {
+        "paper": paper,
+        "terms": {"per_class": 2, "seeds": [0, 1, 2]},
+        "headline": "accuracy_top1",
+        "metrics_help": {"fid": {"says": "a distance"}, "accuracy_top1": {"says": "a share"}},
+        "tracks": {"faces": found, "shifted": found, "digits": found},
+    }
+
+
+def test_leaderboard_on_equal_terms_orders_methods_and_baselines_by_their_means(atlas):
+    records = {
+        "baselines": on_equal_terms("baselines", 0, {"nearest_public": 0.5, "public_mean": 0.02}),
+        "gmi": on_equal_terms("gmi", 0.25),
+        "ppa": on_equal_terms("ppa", 0.75),
+    }
+    page = rankings.leaderboards(replace(atlas, leaderboard=records))
+    classifier = page[page.index("## classifier") :]
+    classifier = classifier[: classifier.index("\n## ")]
+    equal, own = classifier.split("### Measured in a scenario of their own")
+    for track in ("**Faces.**", "**Shifted faces.**", "**Digits.**"):
+        shown = equal[equal.index(track) :]
+        places = [shown.index(name) for name in ("papers/ppa.md", "nearest public", "papers/gmi.md", "public mean")]
+        assert places == sorted(places)
+    assert "| 0.750 <small>± 0.010" in equal, "means, not medians"
+    assert equal.index("accuracy top1</span>") < equal.index("fid</span>"), "the headline comes first"
+    assert "papers/xai_mi.md" in own
+    assert "papers/ppa.md" not in own, "nobody twice"
+
+
 def test_matrix_shows_every_measured_pair(atlas):
     page = rankings.matrix(atlas)
     pairs = measured.encounters(atlas)
