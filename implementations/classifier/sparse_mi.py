@@ -163,9 +163,9 @@ EXPERIMENT = Experiment(
             ),
             ablation="dense",
             not_reproduced=(
-                "The cost falls to 0.41 of dense inversion, but not without loss: a student taught with a third of the patches is "
-                "two points less accurate than one taught with all, about 18 against 20 percent of new pictures, and so it is "
-                "with a quarter of the patches. A face fills these pictures, so that every patch says something about the "
+                "The cost falls to 0.41 of dense inversion, but not without loss: a student taught with a third of the patches "
+                "is two points less accurate than one taught with all, about 18 against 20 percent of new pictures, and so it "
+                "is with a quarter of the patches. A face fills these pictures, so that every patch says something about the "
                 "person. Seeds differ by as much, and students of inverted pictures are poor here in any case."
             ),
         ),
