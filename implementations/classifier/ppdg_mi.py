@@ -28,6 +28,8 @@ Deviations
 3. A handful of reconstructions of each class in a round, not 100 or 1,000, and the better half of them is pseudo-private (5 of
    100 in the official PPDG-PW, half in its low-resolution code). All classes are tuned at once, each with weights of its own.
 4. As there, the second round draws fresh codes, and all its pictures are evaluated.
+5. Here it hardly matters which of the first round's pictures are taken, nor whether the discriminator has a say in the pivots
+   (`any_pictures`, `no_discriminator`): tuning towards any of them does the work.
 """
 
 from collections.abc import Callable
