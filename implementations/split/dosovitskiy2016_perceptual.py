@@ -31,8 +31,9 @@ Deviations
    through one linear layer after a mean over places. That the authors' sees them at all is read off the derived code's remark.
 5. ADAM with one cycle of the step for the generator and a constant one for the discriminator; in the derived code 0.0002 for
    both, halved in stages, over a million steps.
-6. Here the comparator alone makes the pictures sharp; the discriminator changes hardly anything (`no_discriminator`). On some
-   seeds it runs away from the generator, whose pictures end noisy (one of the three recorded).
+6. Here the comparator alone makes the pictures sharper; the discriminator changes hardly anything (`no_discriminator`). Part of
+   what is measured as sharpness is the checkerboard of up-convolutions, and to the eye the gain is small. On some seeds the
+   discriminator runs away from the generator, whose pictures end noisy (one of the three recorded).
 """
 
 from collections.abc import Mapping
