@@ -24,7 +24,7 @@ def leaderboards(atlas: Atlas) -> str:
     toy = badge("toy scale", "plain", TOY)
     says = (
         "Every attack that runs here, by setting, ordered by its headline metric. Where a paper is about another scenario "
-        "(another target, other knowledge) it was measured in that one; its page says so. "
+        "(public pictures of another kind, another target, pictures with holes) it was measured in that one; its page says so. "
         f"{toy} All numbers are medians over three seeds of the method, or means where the table says so, on embedded data and "
         "small models. "
         "They compare ideas on one bench and say nothing about the papers' own scale. How to read them: "
