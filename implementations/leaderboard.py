@@ -11,27 +11,23 @@ docs/results/leaderboard/<id>.json; without ids, all whose code changed.
 
 import argparse
 import dataclasses
-import datetime
-import json
-import statistics
 import sys
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
 
+from scripts.site.recorded import SCHEMA, is_note, read_standing
+
 from .classifier.setting import ClassifierConfig, ClassifierSetting
-from .common.cache import write_atomically
 from .common.progress import console, progress
-from .common.provenance import ROOT, code_hash, commit, versions
+from .common.provenance import ROOT, code_hash
 from .experiment import Experiment, Measurement, Reconstruction, run_attack, run_baseline
 from .registry import experiments, find, modules
-from .results import SEEDS, device_name, spread
+from .results import SEEDS, explained, origin, summary, write_record
 
 FOLDER = ROOT / "docs" / "results" / "leaderboard"
-SCHEMA = 1
 BASELINES = "baselines"  # name of the record of what can be had without an attack
 PER_CLASS = 2  # reconstructions of each class
 TRACKS: dict[str, dict[str, Any]] = {  # SettingConfig fields that differ from the standard scenario
@@ -100,13 +96,7 @@ def measure_baseline(name: str, setting: ClassifierSetting, seed: int) -> Measur
 
 def row(repeats: Sequence[Measurement]) -> dict[str, Any]:
     """Metrics with their spread over seeds, median queries and seconds; notes of the method on itself are left out."""
-    names = [name for name in repeats[0].metrics if not name.startswith("note_")]
-    return {
-        "metrics": {name: spread([repeat.metrics[name] for repeat in repeats]) for name in names},
-        "queries": statistics.median(repeat.queries for repeat in repeats),
-        "seconds": round(statistics.median(repeat.seconds for repeat in repeats), 2),
-        "peak_memory_mb": round(max(repeat.peak_memory_mb for repeat in repeats), 1),
-    }
+    return summary(repeats, [name for name in repeats[0].metrics if not is_note(name)])
 
 
 def rows(name: str, setting: ClassifierSetting, seeds: Sequence[int], track: str) -> dict[str, Any]:
@@ -139,23 +129,19 @@ def record(name: str, seeds: Sequence[int] = SEEDS, device: str = "cpu") -> dict
         "terms": terms(seeds),
         "tracks": {track: rows(name, scenario(track, device), seeds, track) for track in TRACKS},
         "headline": ClassifierSetting.headline,
-        "metrics_help": {metric: dataclasses.asdict(about) for metric, about in scenario("faces", device).metrics.items()},
-        "device": device_name(torch.device(device)),
-        "versions": versions(),
-        "commit": commit(),
-        "code_hash": hash_of(name),
-        "recorded": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "metrics_help": explained(scenario("faces", device).metrics),
+        **origin(torch.device(device), hash_of(name)),
     }
-    write_atomically(FOLDER / f"{name}.json", json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    write_record(FOLDER / f"{name}.json", result)
     return result
 
 
-def stale(name: str, folder: Path | None = None) -> str:
+def stale(name: str) -> str:
     """Why a record must be made again, or an empty text."""
-    path = (folder or FOLDER) / f"{name}.json"
+    path = FOLDER / f"{name}.json"
     if not path.exists():
         return "never recorded"
-    found = json.loads(path.read_text(encoding="utf-8"))
+    found = read_standing(path)
     if found["terms"] != terms():
         return "it was measured under other terms"
     return "" if found["code_hash"] == hash_of(name) else "the code that it depends on changed"

@@ -13,7 +13,7 @@ import os
 import platform
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from scripts.site.recorded import SCHEMA, read_result
 from .common.cache import describe, write_atomically
 from .common.progress import console, progress
 from .common.provenance import ROOT, code_hash, commit, versions
-from .experiment import Experiment, Measurement, Setting, run_experiment
+from .experiment import Experiment, Measurement, Metric, Setting, run_experiment
 from .registry import experiments, find, modules
 
 RESULTS = ROOT / "docs" / "results"
@@ -63,6 +63,37 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
     }
 
 
+def summary(repeats: Sequence[Measurement], metrics: Iterable[str]) -> dict[str, Any]:
+    """The named metrics of one run with their spread over seeds, median queries and seconds, the peak of memory."""
+    return {
+        "metrics": {metric: spread([repeat.metrics[metric] for repeat in repeats]) for metric in metrics},
+        "queries": statistics.median(repeat.queries for repeat in repeats),
+        "seconds": round(statistics.median(repeat.seconds for repeat in repeats), 2),
+        "peak_memory_mb": round(max(repeat.peak_memory_mb for repeat in repeats), 1),
+    }
+
+
+def explained(metrics: Mapping[str, Metric]) -> dict[str, Any]:
+    """What each metric means, as plain data."""
+    return {name: dataclasses.asdict(metric) for name, metric in metrics.items()}
+
+
+def origin(device: torch.device, code: str) -> dict[str, Any]:
+    """Where and when numbers were measured, and with which code (its hash)."""
+    return {
+        "device": device_name(device),
+        "versions": versions(),
+        "commit": commit(),
+        "code_hash": code,
+        "recorded": datetime.datetime.now(datetime.UTC).date().isoformat(),
+    }
+
+
+def write_record(path: Path, record: Mapping[str, Any]) -> None:
+    """A record as JSON, written atomically. Raises ValueError for a number that is not finite."""
+    write_atomically(path, json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
 def result_of(
     experiment: Experiment, setting: Setting, measured: Sequence[dict[str, Measurement]], seeds: Sequence[int]
 ) -> dict[str, Any]:
@@ -73,10 +104,7 @@ def result_of(
         runs[name] = {
             "role": first.role,
             "says": first.says,
-            "metrics": {metric: spread([repeat.metrics[metric] for repeat in repeats]) for metric in first.metrics},
-            "queries": statistics.median(repeat.queries for repeat in repeats),
-            "seconds": round(statistics.median(repeat.seconds for repeat in repeats), 2),
-            "peak_memory_mb": round(max(repeat.peak_memory_mb for repeat in repeats), 1),
+            **summary(repeats, first.metrics),
             "reads": list(first.reads),
             "config": first.config,
         }
@@ -105,15 +133,9 @@ def result_of(
         "runs": runs,
         "claims": claims,
         "headline": setting.headline,
-        "metrics_help": {
-            name: dataclasses.asdict(metric) for name, metric in {**setting.utility_metrics, **setting.metrics}.items()
-        },
+        "metrics_help": explained({**setting.utility_metrics, **setting.metrics}),
         "samples": setting.samples(shown(experiment, measured[0])),
-        "device": device_name(setting.device),
-        "versions": versions(),
-        "commit": commit(),
-        "code_hash": experiment_hash(experiment.paper),
-        "recorded": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        **origin(setting.device, experiment_hash(experiment.paper)),
     }
 
 
@@ -169,7 +191,7 @@ def record(paper: str, seeds: Sequence[int] = SEEDS, device: str = "cpu") -> dic
     else:
         image = picture(setting, shown(experiment, measured[0]))
     write_atomically(RESULTS / f"{paper}.png", image)
-    write_atomically(RESULTS / f"{paper}.json", json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    write_record(RESULTS / f"{paper}.json", result)
     return result
 
 

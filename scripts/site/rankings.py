@@ -13,9 +13,9 @@ from .recorded import metric_help, metric_names, verdicts
 
 COLUMNS = 6  # metrics of a leaderboard
 TRACKS = {  # of the leaderboard on equal terms
-    "faces": "Faces: rendered people, public pictures of other people taken alike.",
-    "shifted": "Shifted faces: the same victims, but public pictures with other backgrounds, light and poses.",
-    "digits": "Digits: handwritten 0 to 4, public pictures of 5 to 9 only.",
+    "faces": "**Faces.** rendered people, public pictures of other people taken alike.",
+    "shifted": "**Shifted faces.** the same victims, but public pictures with other backgrounds, light and poses.",
+    "digits": "**Digits.** handwritten 0 to 4, public pictures of 5 to 9 only.",
 }
 
 
@@ -59,7 +59,7 @@ def equal_terms(atlas: Atlas) -> str:
         "pictures sent through the target, in white-box attacks with their gradients; seconds are without training a prior.",
     ]
     for track, about in TRACKS.items():
-        parts += [f"**{about.partition(':')[0]}.**{about.partition(':')[2]}", track_table(atlas, track)]
+        parts += [about, track_table(atlas, track)]
     parts.append("### Measured in a scenario of their own { #own-scenario }")
     return "\n\n".join(parts)
 
@@ -68,23 +68,22 @@ def track_table(atlas: Atlas, track: str) -> str:
     """One track, strongest first; baselines among the methods."""
     example = next(iter(atlas.leaderboard.values()))
     headline = example["headline"]
-    found = [
+    rows = [
         (paper, name, row)
         for paper, record in atlas.leaderboard.items()
         for name, row in record["tracks"].get(track, {}).items()
     ]
-    names = [name for name in example["metrics_help"] if any(name in row["metrics"] for _, _, row in found)]
+    names = [name for name in example["metrics_help"] if any(name in row["metrics"] for _, _, row in rows)]
     metrics = sorted(names, key=lambda name: name != headline)
-    found.sort(key=lambda one: one[2]["metrics"][headline]["mean"], reverse=True)
     lines = []
-    for paper, name, row in found:
+    for paper, name, row in rows:
         entry = atlas.catalog.by_id.get(paper)
-        label = f"{text(name.replace('_', ' '))} <small>baseline</small>" if paper != name else f"**{named(atlas, paper)}**"
-        sees = text(", ".join(entry.terms("access"))) if entry else ""
-        cells = tuple(measured(row["metrics"].get(metric), "mean") for metric in metrics)
-        lines.append((label, sees, *cells, number(row["queries"]) if row["queries"] else "", number(row["seconds"])))
+        label = f"**{named(atlas, paper)}**" if paper == name else baseline(name)
+        value, (_, *cells) = line(label, row, metrics, headline, "mean")
+        lines.append((value, (label, text(", ".join(entry.terms("access"))) if entry else "", *cells)))
+    lines.sort(key=lambda pair: pair[0], reverse=True)
     head = ("Method", "sees", *(metric_head(example, metric) for metric in metrics), "queries", "seconds")
-    return block("ia-scroll ia-runs", table(head, lines, "ll" + "r" * (len(head) - 2)))
+    return block("ia-scroll ia-runs", table(head, [row for _, row in lines], "ll" + "r" * (len(head) - 2)))
 
 
 def setting_leaderboards(atlas: Atlas, results: Mapping[str, Mapping[str, Any]]) -> str:
@@ -92,11 +91,10 @@ def setting_leaderboards(atlas: Atlas, results: Mapping[str, Mapping[str, Any]])
     groups: dict[str, dict[str, Mapping[str, Any]]] = {}
     for paper, result in results.items():
         groups.setdefault(result["headline"], {})[paper] = result
-    common, *others = sorted(groups.values(), key=len, reverse=True)
+    (_, common), *others = sorted(groups.items(), key=lambda pair: len(pair[1]), reverse=True)
     tables = [leaderboard(atlas, common)]
-    for group in others:
-        headline = next(iter(group.values()))["headline"].replace("_", " ")
-        tables += [f"In a scenario of its own, by *{text(headline)}*:", leaderboard(atlas, group)]
+    for headline, group in others:
+        tables += [f"In a scenario of its own, by *{text(headline.replace('_', ' '))}*:", leaderboard(atlas, group)]
     return "\n\n".join(tables)
 
 
@@ -118,7 +116,7 @@ def leaderboard(atlas: Atlas, results: Mapping[str, Mapping[str, Any]]) -> str:
         for name, run in result["runs"].items():
             if run["role"] == "baseline" and headline in run["metrics"] and name not in seen:
                 seen.add(name)
-                lines.append(line(f"{text(name.replace('_', ' '))} <small>baseline</small>", run, metrics, headline))
+                lines.append(line(baseline(name), run, metrics, headline))
     lines.sort(key=lambda pair: pair[0], reverse=higher)
     head = ("Method", *(metric_head(example_of(results, metric), metric) for metric in metrics), "queries", "seconds")
     return block("ia-scroll ia-runs", table(head, [row for _, row in lines], "l" + "r" * (len(head) - 1)))
@@ -135,11 +133,18 @@ def example_of(results: Mapping[str, Mapping[str, Any]], metric: str) -> Mapping
     return next((r for r in results.values() if metric_help(r, metric)), next(iter(results.values())))
 
 
-def line(label: str, run: Mapping[str, Any], metrics: list[str], headline: str) -> tuple[float, tuple[str, ...]]:
-    """The headline to sort by, and the cells of one run."""
-    cells = tuple(measured(run["metrics"].get(metric)) for metric in metrics)
+def baseline(name: str) -> str:
+    """A baseline's name in words, marked as one."""
+    return f"{text(name.replace('_', ' '))} <small>baseline</small>"
+
+
+def line(
+    label: str, run: Mapping[str, Any], metrics: list[str], headline: str, centre: str = "median"
+) -> tuple[float, tuple[str, ...]]:
+    """The headline to sort by, and the cells of one run: medians, or means."""
+    cells = tuple(measured(run["metrics"].get(metric), centre) for metric in metrics)
     queries = number(run["queries"]) if run["queries"] else ""
-    return run["metrics"][headline]["median"], (label, *cells, queries, number(run["seconds"]))
+    return run["metrics"][headline][centre], (label, *cells, queries, number(run["seconds"]))
 
 
 def matrix(atlas: Atlas) -> str:

@@ -7,21 +7,32 @@ from pathlib import Path
 from typing import Any
 
 SCHEMA = 1
-REQUIRED = ("paper", "setting", "runs", "claims", "seeds", "toy")
+REQUIRED = dict.fromkeys(("paper", "setting", "runs", "claims", "seeds", "toy"), object)  # of a result
+STANDING = {"terms": dict, "tracks": dict, "code_hash": str}  # of a record of the leaderboard
+
+
+def read_record(path: Path, what: str, target: str, required: Mapping[str, type]) -> dict[str, Any]:
+    """A JSON file that `make <target>` wrote. Raises ValueError naming the file, the fault and that remedy."""
+    again = f"record it again with make {target} ID={path.stem}"
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: not JSON ({error}); {again}") from error
+    if not isinstance(record, dict) or record.get("schema") != SCHEMA or record.get("paper") != path.stem:
+        raise ValueError(f"{path}: not a {what} of {path.stem} in schema {SCHEMA}; {again}")
+    if missing := [key for key, kind in required.items() if key not in record or not isinstance(record[key], kind)]:
+        raise ValueError(f"{path}: lacks {', '.join(missing)}; {again}")
+    return record
 
 
 def read_result(path: Path) -> dict[str, Any]:
     """One docs/results/<id>.json. Raises ValueError naming the file where it is no result."""
-    again = f"record it again with make results ID={path.stem}"
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: not JSON ({error}); {again}") from error
-    if not isinstance(result, dict) or result.get("schema") != SCHEMA or result.get("paper") != path.stem:
-        raise ValueError(f"{path}: not a result of {path.stem} in schema {SCHEMA}; {again}")
-    if missing := [key for key in REQUIRED if key not in result]:
-        raise ValueError(f"{path}: lacks {', '.join(missing)}; {again}")
-    return result
+    return read_record(path, "result", "results", REQUIRED)
+
+
+def read_standing(path: Path) -> dict[str, Any]:
+    """One docs/results/leaderboard/<id>.json. Raises ValueError naming the file where it is no record of the leaderboard."""
+    return read_record(path, "leaderboard's record", "leaderboard", STANDING)
 
 
 def read_results(folder: Path) -> dict[str, dict[str, Any]]:
@@ -31,17 +42,7 @@ def read_results(folder: Path) -> dict[str, dict[str, Any]]:
 
 def read_leaderboard(folder: Path) -> dict[str, dict[str, Any]]:
     """Every docs/results/leaderboard/<id>.json by id. Raises ValueError naming the file for one that is no such record."""
-    found = {}
-    for path in sorted((folder / "leaderboard").glob("*.json")):
-        again = f"record it again with make leaderboard ID={path.stem}"
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}: not JSON ({error}); {again}") from error
-        if not isinstance(record, dict) or record.get("paper") != path.stem or not isinstance(record.get("tracks"), dict):
-            raise ValueError(f"{path}: not a record of {path.stem} in the leaderboard; {again}")
-        found[path.stem] = record
-    return found
+    return {path.stem: read_standing(path) for path in sorted((folder / "leaderboard").glob("*.json"))}
 
 
 def read_pictures(folder: Path) -> dict[str, tuple[int, int]]:
