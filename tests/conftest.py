@@ -65,12 +65,18 @@ def catalog() -> Catalog:
 
 
 @pytest.fixture(scope="session")
-def site(tmp_path_factory) -> Path:
+def site_environment(tmp_path_factory) -> dict[str, str]:
+    """Variables for building the real site, with rendered notebooks of its own: `make serve` may run beside the tests."""
+    rendered = tmp_path_factory.mktemp("rendered-notebooks")
+    return os.environ | {"NO_MKDOCS_2_WARNING": "1", "INVERSION_ATLAS_NOTEBOOK_CACHE": str(rendered)}
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory, site_environment) -> Path:
     """The real site, built strictly, once."""
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
-    environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False)
+    done = subprocess.run(command, cwd=ROOT, env=site_environment, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
 

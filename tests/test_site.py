@@ -593,6 +593,18 @@ def test_a_broken_link_into_the_repository_fails_the_build(tmp_path):
     assert "CONTRIBUTING.md" in done.stderr
 
 
+def test_a_notebook_half_rendered_by_a_stopped_build_is_rendered_again(tmp_path):
+    project = make_project(tmp_path)
+    assert build(project).returncode == 0
+    (kept,) = (project / ".cache" / "mkdocs-jupyter").glob("*.json")
+    whole = kept.read_bytes()
+    for part in (b"", whole[: len(whole) // 2]):
+        kept.write_bytes(part)
+        done = build(project)
+        assert done.returncode == 0, done.stderr
+        assert kept.read_bytes() == whole
+
+
 def test_a_broken_catalog_is_reported_without_a_traceback(tmp_path):
     project = make_project(tmp_path)
     (project / "papers.yaml").write_text(CATALOG.replace("venue: CCS", "venue: CVRP"))

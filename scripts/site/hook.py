@@ -20,7 +20,7 @@ from scripts.catalog import CatalogError  # noqa: E402
 from scripts.site.atlas import read_atlas  # noqa: E402
 from scripts.site.citations import UnknownCitation, cite  # noqa: E402
 from scripts.site.generate import fill, generate, link_repository, repository_paths  # noqa: E402
-from scripts.site.incremental import mark, search_entries  # noqa: E402
+from scripts.site.incremental import drop_broken, mark, search_entries  # noqa: E402
 from scripts.site.lists import notebook_head  # noqa: E402
 from scripts.site.notebook_html import clean, first_heading, join  # noqa: E402
 from scripts.site.publish import citation_tags, feed, first_seen, preview_tags, with_mathematics, with_policy  # noqa: E402
@@ -40,6 +40,11 @@ def is_notebook_file(file) -> bool:
 def on_config(config):
     state.root = Path(config.config_file_path).resolve().parent
     return config
+
+
+def on_pre_build(config):
+    for path in drop_broken(Path(config.plugins["mkdocs-jupyter"].config["cache_dir"])):
+        log.info(f"{path} was half-written; its notebook is rendered again")
 
 
 @event_priority(100)  # before mkdocs-jupyter, which wraps the files that it finds

@@ -1,8 +1,10 @@
-"""Rebuilding only what changed while serving: what each generated file held in the last build of this process."""
+"""Rebuilding only what changed: generated files compared with the last build of this process, notebooks rendered before."""
 
 import hashlib
+import json
 import os
 from collections.abc import Collection, Iterable
+from pathlib import Path
 from typing import Any
 
 from mkdocs.structure.files import File
@@ -39,3 +41,15 @@ def search_entries(entries: Iterable[dict[str, Any]], site: str, pages: Collecti
     for gone in set(known) - set(pages):
         del known[gone]
     return [entry for page in sorted(known) for entry in known[page]]
+
+
+def drop_broken(cache: Path) -> list[Path]:
+    """Deletes rendered notebooks that a build left half-written when it was stopped, which no later build could read."""
+    broken = []
+    for path in sorted(cache.glob("*.json")):
+        try:
+            json.loads(path.read_bytes())
+        except ValueError:
+            path.unlink()
+            broken.append(path)
+    return broken
