@@ -55,6 +55,7 @@ check: lint  ## catalog, lint, staleness; seconds
 	$(BIN)/python -m scripts.catalog format --check
 	$(BIN)/python -m scripts.catalog schema --check
 	$(BIN)/python -m implementations.results --check
+	$(BIN)/python -m implementations.leaderboard --check
 	$(BIN)/python -m scripts.notebooks check
 
 fmt: $(STAMP)  ## format code and papers.yaml, export the schema
