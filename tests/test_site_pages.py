@@ -197,9 +197,18 @@ def test_leaderboard_on_equal_terms_orders_methods_and_baselines_by_their_means(
         places = [shown.index(name) for name in ("papers/ppa.md", "nearest public", "papers/gmi.md", "public mean")]
         assert places == sorted(places)
     assert "| 0.750 <small>± 0.010" in equal, "means, not medians"
+    assert equal.count(">white-box<") == 6, "what each sees here, of two methods on three tracks"
     assert equal.index("accuracy top1</span>") < equal.index("fid</span>"), "the headline comes first"
     assert "papers/xai_mi.md" in own
     assert "papers/ppa.md" not in own, "nobody twice"
+
+
+def test_access_of_modules_is_that_of_their_oracles(atlas):
+    from implementations.registry import experiments
+
+    assert {paper: module.access for paper, module in atlas.modules.items()} == {
+        paper: experiment.access for paper, experiment in experiments().items()
+    }
 
 
 def test_matrix_shows_every_measured_pair(atlas):

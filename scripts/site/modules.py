@@ -9,6 +9,8 @@ from functools import cache
 from io import StringIO
 from pathlib import Path
 
+from ..vocabulary import VOCABULARIES
+
 NO_SETTING = {"common", "__pycache__"}
 
 
@@ -49,6 +51,7 @@ class Module:
     config: tuple[Option, ...]
     claims: dict[str, CheckedClaim]
     role: str  # attack, defend or measure
+    access: str = ""  # the access that an attack is granted here; the paper may have other modes
     baselines: tuple[str, ...] | None = None
     knowledge: tuple[str, ...] = ()
     against: tuple[str, ...] = ()
@@ -104,6 +107,7 @@ def read_module(path: Path, source: str) -> Module:
         config=read_config(path, tree, options.get("config"), items(options.get("paper_scale"))),
         claims={name: read_claim(value, functions) for name, value in items(options.get("claims")).items()},
         role=next((role for role in ("attack", "defend", "measure") if role in options), ""),
+        access=read_access(functions, options.get("attack")),
         baselines=words(options["baselines"]) if "baselines" in options else None,
         knowledge=words(options.get("knowledge")),
         against=words(options.get("against")),
@@ -117,6 +121,15 @@ def experiment_call(tree: ast.Module, path: Path) -> ast.Call:
         if named and isinstance(node.value, ast.Call):
             return node.value
     raise ValueError(f"{path}: no EXPERIMENT = Experiment(...)")
+
+
+def read_access(functions: dict[str, ast.FunctionDef], attack: ast.expr | None) -> str:
+    """The catalog's term for the oracle that an attack takes: `WhiteBox` is white-box."""
+    function = functions.get(attack.id) if isinstance(attack, ast.Name) else None
+    if function is None or not function.args.args or function.args.args[0].annotation is None:
+        return ""
+    oracle = ast.unparse(function.args.args[0].annotation).lower()
+    return next((term for term in VOCABULARIES["access"] if term.replace("-", "") == oracle), "")
 
 
 def items(node: ast.expr | None) -> dict[str, ast.expr]:

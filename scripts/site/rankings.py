@@ -77,10 +77,10 @@ def track_table(atlas: Atlas, track: str) -> str:
     metrics = sorted(names, key=lambda name: name != headline)
     lines = []
     for paper, name, row in rows:
-        entry = atlas.catalog.by_id.get(paper)
+        sees = f'<span class="ia-nowrap">{text(atlas.modules[paper].access)}</span>' if paper in atlas.modules else ""
         label = f"**{named(atlas, paper)}**" if paper == name else baseline(name)
         value, (_, *cells) = line(label, row, metrics, headline, "mean")
-        lines.append((value, (label, text(", ".join(entry.terms("access"))) if entry else "", *cells)))
+        lines.append((value, (label, sees, *cells)))
     lines.sort(key=lambda pair: pair[0], reverse=True)
     head = ("Method", "sees", *(metric_head(example, metric) for metric in metrics), "queries", "seconds")
     return block("ia-scroll ia-runs", table(head, [row for _, row in lines], "ll" + "r" * (len(head) - 2)))
