@@ -24,7 +24,7 @@ $$\min_{\mu, \sigma}\; \mathbb E_{\epsilon \sim \mathcal N(0, I)}
 
 Deviations
 1. The discriminator is smaller; its batches serve as labelled and as unlabelled pictures at once (both are public anyway), and
-   it is updated once a step of the generator (official code: 5 times; at equal cost that made worse pictures here).
+   it is updated once a step of the generator (official code: 5 times).
 2. Public pictures are shifted by up to one pixel in training, and the generator is an exponential moving average, both as in
    `common.priors`, with which the variant `general_prior` is trained on as many batches.
 3. The entropy is a mean over the batch; the official code sums it (weight 0.0001, batch 64: 0.0064 on the mean).
