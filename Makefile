@@ -92,7 +92,7 @@ bench-site: $(STAMP)  ## time, memory and sizes of builds with 600, 2,500 and 10
 bench-classifier: $(STAMP)  ## time inversion in one batch against a loop over classes and a toolbox; takes minutes
 	$(BIN)/python -m pip install --quiet -e '.[bench]'
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/bench_classifier.py 1
-	$(BIN)/python scripts/bench_classifier.py $$(nproc)
+	$(BIN)/python scripts/bench_classifier.py
 
 clean:  ## remove the environment and what was built
 	rm -rf $(VENV) site build docs/assets/vendor *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -145,7 +145,7 @@ def toolbox_ways(setting: ClassifierSetting) -> dict[str, Callable[[], Tensor]]:
 
 
 def main() -> None:
-    threads = int(sys.argv[1]) if len(sys.argv) > 1 else 1
+    threads = int(sys.argv[1]) if len(sys.argv) > 1 else os.cpu_count() or 1
     torch.set_num_threads(threads)
     setting = ClassifierSetting()
     setting.prepare()
