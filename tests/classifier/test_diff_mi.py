@@ -145,6 +145,26 @@ def test_the_diffusion_model_bounds_what_the_target_does():
     assert spread[False] > 0.2
 
 
+def test_the_target_pulls_hardly_stronger_than_the_diffusion_model(monkeypatch):
+    """However loud its loss, its gradient is cut to `bound` norms of the diffusion model's, averaged over the steps so far."""
+    norms = []
+
+    class Watching(torch.optim.Adamax):
+        def step(self):
+            norms.append(self.param_groups[0]["params"][0].grad.norm().item())
+            super().step()
+
+    monkeypatch.setattr(torch.optim, "Adamax", Watching)
+    config = diff_mi.DiffMiConfig(steps=4, top_k=1, guidance=1.0, final_steps=1)
+    plain = diff_mi.target_loss(Watched(bright()), torch.full((2, 64), 0.5, device="cpu"), config)
+    labels = torch.tensor([0, 1], device="cpu")
+    diff_mi.reconstruct(small_model(), lambda *words: 1e5 * plain(*words), labels, generator(), config)
+    average = norms[0]
+    for prior, target in zip(norms[0::2], norms[1::2], strict=True):
+        average = 0.5 * average + 0.5 * prior
+        assert target == pytest.approx(1.25 * average, rel=1e-3)
+
+
 @pytest.mark.parametrize("changes", [{}, {"epochs": 0}, {"top_k": 1}, {"diffusion": False}, {"steps": 0}])
 def test_every_option_runs(tmp_path, monkeypatch, changes):
     monkeypatch.setenv("INVERSION_ATLAS_CACHE", str(tmp_path))
