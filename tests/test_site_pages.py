@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from implementations.registry import experiments
 from scripts.catalog import FACETS, load
 from scripts.catalog.catalog import Catalog
 from scripts.report import GAPS, primary, report
@@ -204,8 +205,6 @@ def test_leaderboard_on_equal_terms_orders_methods_and_baselines_by_their_means(
 
 
 def test_access_of_modules_is_that_of_their_oracles(atlas):
-    from implementations.registry import experiments
-
     assert {paper: module.access for paper, module in atlas.modules.items()} == {
         paper: experiment.access for paper, experiment in experiments().items()
     }

@@ -59,7 +59,7 @@ from .setting import ClassifierSetting
 class KedMiConfig(Config):
     """Defaults are for 32-pixel pictures on a CPU."""
 
-    prior: str = "inversion"  # inversion: the paper's GAN with the target's labels; general: GMI's, without (ablation)
+    prior: str = "inversion"  # inversion: the paper's GAN with the target's labels; general: GMI's, without (a variant)
     recovery: str = "distribution"  # distribution: of codes for each class; point: single codes (ablation)
     start: str = "noise"  # point only, where codes start: noise (standard normal) or centre (the zero code)
     identity_weight: float = 100.0  # lambda, weight of the identity loss against the prior loss; paper: 100
