@@ -24,9 +24,12 @@ $$\min_{\mu, \sigma}\; \mathbb E_{\epsilon \sim \mathcal N(0, I)}
 
 Deviations
 1. The discriminator is smaller; its batches serve as labelled and as unlabelled pictures at once (both are public anyway), and
-   it is updated once a step of the generator (official code: 5 times).
-2. Public pictures are shifted by up to one pixel in training, and the generator is an exponential moving average, both as in
-   `common.priors`, with which the variant `general_prior` is trained on as many batches.
+   it is updated once a step of the generator (official code: 5 times). Real features to match come from the batch that it was
+   just updated on (official code: another one). Its convolutions are 4 pixels wide (5, the last 3), and likenesses within a
+   batch are averaged (summed).
+2. Adam's rates, moments and batches are those of `common.priors` (official code: one rate, moments 0.5 and 0.999, batches of
+   64). Public pictures are shifted by up to one pixel in training, and the generator is an exponential moving average, both as
+   there; the variant `general_prior` is trained on as many batches.
 3. The entropy is a mean over the batch; the official code sums it (weight 0.0001, batch 64: 0.0064 on the mean).
 4. In each step every class draws `per_class` codes (official code: one), so that the ablation `points`, which moves as many
    codes on their own, costs exactly as much. Both move by Adam (official code: points by Nesterov's method, clipped).
